@@ -96,6 +96,17 @@ def test_no_loss_is_looked_for_where_nothing_is_right(asked: Target, tmp_path: P
     assert not out.exists()
 
 
+@pytest.mark.parametrize(("share", "beyond"), [(0.9, "above"), (0.6, "below")])
+def test_the_search_goes_on_from_the_keep_of_the_plan(
+    asked: Target, share: float, beyond: str
+) -> None:
+    """A keep that was measured already says on which side of it the border lies."""
+    found = calibrate(asked, budgets_of(load_plan(staged(8)), None), Flops(share))
+    assert found.chosen is not None
+    others = set(found.tried) - {8}
+    assert all(number > 8 for number in others) if beyond == "above" else max(others) < 8
+
+
 def test_no_keep_holds(asked: Target) -> None:
     found = calibrate(asked, budgets_of(load_plan(staged(8)), None), Flops(0.001))
     assert found.chosen is None
@@ -148,7 +159,7 @@ def test_the_command_writes_the_plan(asked: Target, tmp_path: Path) -> None:
     before = out.read_text()
     done = CliRunner().invoke(app, [*given, "--flops", "0.001"])
     assert done.exit_code == 1
-    assert "No keep from 1" in done.output
+    assert "No keep holds, not even 1: FLOPs at most 0.001 of dense." in done.output
     said = f"No plan was written; {out} is of an earlier run and was left as it was."
     assert said in "".join(done.output.splitlines())
     assert out.read_text() == before
@@ -190,10 +201,9 @@ def test_every_keep_is_a_line_with_the_time_left(asked: Target, tmp_path: Path) 
     assert re.fullmatch(r"at most \d+ more keeps to try, about 0 min \d+ s", more)
     assert len(others) == len(found.tried) - 1
     most = int(more.split()[2]) + 1
-    assert others[0].startswith(f"2 of at most {most}: keep 1: ")
+    assert others[0].startswith(f"2 of at most {most}: keep 36: ")
+    assert "doesn't hold" in others[0]
     assert re.search(r"; about 0 min \d+ s left$", others[0])
-    assert "keep 36: " in others[1]
-    assert "doesn't hold" in others[1]
     assert told[0] == (0, 1, "keep 8")
     assert told[-1][0] == len(found.tried) <= most == told[-1][1]
     again: list[str] = []

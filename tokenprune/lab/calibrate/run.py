@@ -113,10 +113,17 @@ def calibrate(
         _check_batches(build_task(asked.task, loaded, trial.study(budgets.own)), goal.batches)
     patches = unpruned_tokens(trial.result(budgets.own).run.tokens)
     low, high = widest(serves, budgets.own, 1, budgets.most(patches))
-    steps.expect(most_asked(low, high) + (budgets.own not in (low, high)))
-    found = border(
-        lambda number: goal.holds(trial.result(number)), low, high, smallest=goal.smallest
-    )
+
+    def holds(number: int) -> bool:
+        return goal.holds(trial.result(number))
+
+    # the plan's own budget is measured already, and the border lies on one side of it
+    if holds(budgets.own) == goal.smallest:
+        high = budgets.own
+    else:
+        low = budgets.own
+    steps.expect(most_asked(low, high))
+    found = border(holds, low, high, smallest=goal.smallest)
     tried = {number: trial.tried[number] for number in sorted(trial.tried)}
     return Calibration(goal, tried, budgets, found)
 

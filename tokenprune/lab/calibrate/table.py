@@ -63,8 +63,8 @@ def conclusion(found: Calibration) -> str:
     """What was found, in one or two sentences."""
     which = "smallest" if found.goal.smallest else "largest"
     if found.chosen is None:
-        ends = [found.budgets.shown(number) for number in (min(found.tried), max(found.tried))]
-        return f"No keep from {ends[0]} to {ends[1]} holds: {found.goal.words}."
+        nearest = max(found.tried) if found.goal.smallest else min(found.tried)
+        return f"No keep holds, not even {found.budgets.shown(nearest)}: {found.goal.words}."
     row = found.tried[found.chosen]
     shown = written(found.goal, found.tried.values(), row)
     hidden = f"; down to {100 * lowest(row):+.1f} can't be excluded" if row.unseen else ""
