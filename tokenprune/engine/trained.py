@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,9 +70,16 @@ def refuse_other_models(model: nn.Module, core: nn.Module, stages: Sequence[Reso
                 f"the checkpoint was trained for the model '{facts.get('model', 'unknown')}', and "
                 f"this {type(model).__name__} has other weights.",
                 where=f"{stage.where}: params.checkpoint",
-                remedy=f"Train {kind.name} on this model with `tokenprune train`, or write "
-                "other_model: true beside the checkpoint to use it all the same.",
+                remedy=way_out(kind),
             )
+
+
+def way_out(kind: type[TrainableStrategy[Any]]) -> str:
+    """What to do about a checkpoint that was trained for another model."""
+    trained = f"Train {kind.name} on this model with `tokenprune train`"
+    if "other_model" not in kind.Params.model_fields:
+        return f"{trained}."
+    return f"{trained}, or write other_model: true beside the checkpoint to use it all the same."
 
 
 def _other(core: nn.Module, noted: str) -> bool:

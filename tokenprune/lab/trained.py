@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from tokenprune.engine.trained import way_out
 from tokenprune.errors import CheckpointError
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.interface.trainable import TrainableStrategy
@@ -53,8 +54,7 @@ def _check(
             f"(SHA-256 {wanted[:DIGITS]}...), and this is '{shown_name(loaded.name)}' "
             f"({found[:DIGITS]}...).",
             where=where,
-            remedy=f"Train {kind.name} on this model with `tokenprune train`, or write "
-            "other_model: true beside the checkpoint to use it all the same.",
+            remedy=way_out(kind),
         )
 
 
