@@ -20,8 +20,8 @@ INTRO = """\
 # Command line
 
 {mark}
-`tokenprune --help` and `tokenprune COMMAND --help` print this page's content. Exit codes, for
-scripts: **0** all is well, **1** something that must hold doesn't (a plugin is broken, a measured
+`tokenprune --help` and `tokenprune COMMAND --help` print this page's content, and `tokenprune --version` the
+version; `tokenprune doctor` shows those of other packages, too. Exit codes, for scripts: **0** all is well, **1** something that must hold doesn't (a plugin is broken, a measured
 count isn't the plan's), **2** bad input, with a message that names place and remedy and no
 traceback, **130** interrupted.
 

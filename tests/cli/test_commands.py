@@ -1,5 +1,6 @@
 import json
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -373,3 +374,9 @@ def test_brief_commands_collect_no_garbage(
     monkeypatch.setattr(sys, "argv", ["tokenprune", command])
     program.main()
     assert called == ["disable"] * paused + ["app"]
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = RUN.invoke(app, ["--version"])
+    assert result.output == f"tokenprune {metadata.version('tokenprune')}\n"
+    assert result.exit_code == 0

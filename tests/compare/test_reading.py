@@ -142,7 +142,7 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of the formats") as caught:
         open_picture(tmp_path / "a.dds")
     assert "Save it as one of" in caught.value.remedy
-    with pytest.raises(DataError, match="no regular file"):
+    with pytest.raises(DataError, match="it is a folder"):
         open_picture(tmp_path)
 
 

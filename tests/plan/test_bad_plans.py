@@ -142,6 +142,20 @@ def test_each_problem_has_a_place_and_a_reason(
     assert message in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("plan", "remedy"),
+    [
+        ({"schema_version": 0}, "of which this release reads 1, and not that of your plan"),
+        ({"stages": {"at": "encoder"}}, "Begin every entry of the list with '- '"),
+        ({"stages": [{**STAGE, "keep": 128.0}]}, "without a decimal point"),
+    ],
+)
+def test_what_was_probably_meant_is_said(plan: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(PlanError) as error:
+        load_plan(plan)
+    assert remedy in error.value.remedy
+
+
 def test_the_branches_of_a_union_are_one_problem() -> None:
     with pytest.raises(UnknownNameError) as caught:
         load_plan({"stages": [{**STAGE, "params": {"width": "aut"}}]})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -102,8 +103,22 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"tokenprune {metadata.version('tokenprune')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+    ),
+]
+
+
 @app.callback()
-def check_versions(ctx: typer.Context) -> None:
+def check_versions(ctx: typer.Context, version: Version = False) -> None:
     """Refuse libraries that are too old, before they are imported; `doctor` lists them."""
     if ctx.invoked_subcommand != "doctor":
         refuse_older()

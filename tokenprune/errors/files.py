@@ -32,6 +32,8 @@ def check_file(path: Path, most: int | None = None) -> None:
         found = os.stat(path)
     except ValueError as error:  # a name with a NUL
         raise NotReadableError(f"no file can have this name: {error}") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise NotReadableError("it is a folder")
     if not stat.S_ISREG(found.st_mode):
         raise NotReadableError("it is no regular file")
     if most is not None and found.st_size > most:

@@ -128,9 +128,19 @@ def _problem(detail: Mapping[str, Any], path: Path, keys: Keys, at: str) -> _Pro
     text = _said(detail)
     if kind == "value_error":
         return _Problem(place, f"{text}.")
-    remedy = "Tokens are written without a decimal point." if _ratio_of_tokens(detail, path) else ""
     message = f"{text[:1].lower()}{text[1:]}, got {_short(detail['input'])}."
-    return _Problem(place, message, remedy, short=kind == "too_short")
+    return _Problem(place, message, _remedy(detail, path), short=kind == "too_short")
+
+
+def _remedy(detail: Mapping[str, Any], path: Path) -> str:
+    """What is probably meant by a value of a wrong kind; often nothing is known."""
+    if path[-1:] == ("schema_version",):
+        return "It is the version of the format, of which this release reads 1, and not that of your plan."
+    if detail["type"] in ("tuple_type", "list_type") and isinstance(detail["input"], Mapping):
+        return "Begin every entry of the list with '- '."
+    if path[-1:] == ("keep",) and isinstance(detail["input"], float) and detail["input"] > 1:
+        return "Tokens are written without a decimal point."
+    return ""
 
 
 def _said(detail: Mapping[str, Any]) -> str:
@@ -142,10 +152,6 @@ def _said(detail: Mapping[str, Any]) -> str:
         return f"a list of {most} {count} belongs here"
     text = str(detail["msg"]).removeprefix("Value error, ").rstrip(".").replace("tuple", "list")
     return re.sub(r"valid dictionary( or instance of \w+)?", "mapping", text)
-
-
-def _ratio_of_tokens(detail: Mapping[str, Any], path: Path) -> bool:
-    return path[-1:] == ("keep",) and isinstance(detail["input"], float) and detail["input"] > 1
 
 
 def _short(value: Any) -> str:
