@@ -83,6 +83,16 @@ class TooMany(MyVitAdapter):
         return replace(super().spec(), used=9)
 
 
+class Flat(MyVitAdapter):
+    def spec(self) -> EncoderSpec:
+        return replace(super().spec(), grid=(3, 3))  # type: ignore[arg-type]
+
+
+class Wide(MyVitAdapter):
+    def spec(self) -> EncoderSpec:
+        return replace(super().spec(), width=7)
+
+
 @pytest.mark.parametrize(
     ("kind", "row", "told"),
     [
@@ -91,6 +101,8 @@ class TooMany(MyVitAdapter):
         (Unjoined, "halves", "differ from the block"),
         (NoPrefix, "parts", "10 tokens; prefix and grid are 9"),
         (TooMany, "parts", "9 used blocks of 3"),
+        (Flat, "parts", "the grid is (3, 3), and it has to be (t, h, w)"),
+        (Wide, "parts", "the spec's is 7"),
     ],
 )
 def test_a_fault_of_an_encoder_adapter_is_named(

@@ -37,12 +37,12 @@ class EncoderSubject:
     model: nn.Module
     call: Callable[[nn.Module], Tensor]
 
-    def lengths(self) -> list[int]:
-        """Tokens that each used block puts out in a call."""
-        spec, found = self.adapter.spec(), list[int]()
+    def shapes(self) -> list[tuple[int, ...]]:
+        """How many tokens each used block puts out in a call, and how wide they are."""
+        spec, found = self.adapter.spec(), list[tuple[int, ...]]()
 
         def note(_: nn.Module, __: Any, output: Any) -> None:
-            found.append(states_of(output).shape[1])
+            found.append(tuple(states_of(output).shape[1:]))
 
         with ExitStack() as hooks:
             for block in spec.blocks[: spec.used]:
@@ -58,12 +58,16 @@ def parts(subject: EncoderSubject) -> str:
         return "entry or a block is no part of the model"
     if not 1 <= spec.used <= len(spec.blocks):
         return f"{spec.used} used blocks of {len(spec.blocks)}"
+    if len(spec.grid) != 3:
+        return f"the grid is {spec.grid}, and it has to be (t, h, w)"
     if spec.packed:
         return ""
     count = spec.prefix + spec.grid[0] * spec.grid[1] * spec.grid[2]
-    for number, length in enumerate(subject.lengths()):
+    for number, (length, width) in enumerate(subject.shapes()):
         if length != count:
             return f"block {number} puts out {length} tokens; prefix and grid are {count}"
+        if width != spec.width:
+            return f"block {number} puts out tokens of width {width}; the spec's is {spec.width}"
     return ""
 
 
@@ -105,7 +109,7 @@ def shorter(subject: EncoderSubject) -> str:
     count, block = spec.grid[0] * spec.grid[1] * spec.grid[2], spec.used // 2
     plan, stages = kept_at(("encoder", block), keep=0.5)
     with attach_stages(subject.model, plan, stages, subject.adapter, checks="always"):
-        found = subject.lengths()
+        found = [length for length, *_ in subject.shapes()]
         output = subject.call(subject.model)
     wanted = [
         spec.prefix + (count // 2 if number >= block else count) for number in range(spec.used)
