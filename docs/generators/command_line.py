@@ -20,9 +20,10 @@ INTRO = """\
 # Command line
 
 {mark}
-`tokenprune --help` and `tokenprune COMMAND --help` print this page's content, and `tokenprune --version` the
-version; `tokenprune doctor` shows those of other packages, too. Exit codes, for scripts: **0** all is well, **1** something that must hold doesn't (a plugin is broken, a measured
-count isn't the plan's), **2** bad input, with a message that names place and remedy and no
+`tokenprune --help` and `tokenprune COMMAND --help` print this page's content, and
+`tokenprune --version` the version; `tokenprune doctor` shows those of other packages, too. Exit
+codes, for scripts: **0** all is well, **1** something that must hold doesn't (a plugin is broken, a
+measured count isn't the plan's), **2** bad input, with a message that names place and remedy and no
 traceback, **130** interrupted.
 
 In {spread}, which take options only, an option that can be given several times may

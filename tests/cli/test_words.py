@@ -8,9 +8,22 @@ from typing import Any
 import pytest
 
 from tokenprune.errors import PlanError
-from tokenprune.errors.words import counted, indefinite, kind_of, verdict
+from tokenprune.errors.words import counted, first_line, indefinite, kind_of, verdict
 from tokenprune.lab.studies import load_study
 from tokenprune.plan import load_plan
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("\n it broke \nat line 3", "it broke "),
+        ("", "ValueError"),
+        ("word " * 60, "word " * 39 + "word ..."),
+        ("x" * 300, "x" * 200 + " ..."),
+    ],
+)
+def test_what_another_library_says_is_cut_between_words(said: str, line: str) -> None:
+    assert first_line(ValueError(said)) == line
 
 
 def test_articles_and_counts() -> None:

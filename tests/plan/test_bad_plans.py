@@ -145,7 +145,7 @@ def test_each_problem_has_a_place_and_a_reason(
 @pytest.mark.parametrize(
     ("plan", "remedy"),
     [
-        ({"schema_version": 0}, "of which this release reads 1, and not that of your plan"),
+        ({"schema_version": 0}, "of which this release reads 1, not of your plan"),
         ({"stages": {"at": "encoder"}}, "Begin every entry of the list with '- '"),
         ({"stages": [{**STAGE, "keep": 128.0}]}, "without a decimal point"),
     ],

@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+from tokenprune.errors.words import first_line
+
 #: Most bytes of a file of text (plans, studies, rows) and of a picture (ours).
 TEXT_BYTES = 256 * 2**20
 PICTURE_BYTES = 512 * 2**20
@@ -51,7 +53,7 @@ def reason(error: Exception, what: str = "file") -> str:
         return f"there is no such {what}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[:1].lower() + error.strerror[1:]
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)
 
 
 def is_file(path: Path) -> bool:

@@ -135,7 +135,7 @@ def _problem(detail: Mapping[str, Any], path: Path, keys: Keys, at: str) -> _Pro
 def _remedy(detail: Mapping[str, Any], path: Path) -> str:
     """What is probably meant by a value of a wrong kind; often nothing is known."""
     if path[-1:] == ("schema_version",):
-        return "It is the version of the format, of which this release reads 1, and not that of your plan."
+        return "It is the version of the format, of which this release reads 1, not of your plan."
     if detail["type"] in ("tuple_type", "list_type") and isinstance(detail["input"], Mapping):
         return "Begin every entry of the list with '- '."
     if path[-1:] == ("keep",) and isinstance(detail["input"], float) and detail["input"] > 1:

@@ -17,6 +17,19 @@ KINDS: Mapping[type, str] = {
 }
 
 
+#: Most letters of what another library says that are repeated (ours).
+REPEATED = 200
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, cut between words if it is long; else its class."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if len(said) <= REPEATED:
+        return said
+    whole, _, _ = said[:REPEATED].rpartition(" ")
+    return f"{whole or said[:REPEATED]} ..."
+
+
 def indefinite(name: str) -> str:
     """A name behind its article: `a list`, `an int`."""
     return f"an {name}" if name[:1].lower() in tuple("aeiou") else f"a {name}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenprune.engine import Attachment, attach
 from tokenprune.errors import CheckpointError, TokenpruneError, UnsupportedModelError
+from tokenprune.errors.words import first_line
 from tokenprune_adapters.lmms_eval.arguments import Arguments
 from tokenprune_adapters.loaders.folders import mllm_config
 
@@ -68,9 +69,8 @@ def _from_pretrained(kind: str, arguments: Arguments, **more: Any) -> Any:
         raise
     except Exception as error:
         # hub, json, safetensors and shape problems raise a class of their own each
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(
-            f"{kind} can't load it ({type(error).__name__}: {first}).",
+            f"{kind} can't load it ({type(error).__name__}: {first_line(error)}).",
             where=arguments.pretrained,
             remedy="Name a folder or hub checkpoint of an image-text-to-text model.",
         ) from error

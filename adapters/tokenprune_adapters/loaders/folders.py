@@ -11,6 +11,7 @@ from typing import Any
 from tokenprune.errors import CheckpointError, DataError, UnsupportedModelError
 from tokenprune.errors.files import TEXT_BYTES, check_file, reason
 from tokenprune.errors.installing import pip_install
+from tokenprune.errors.words import first_line
 from tokenprune.interface.loading import LoadOptions
 
 #: Multimodal LLMs, by whatever class their config names.
@@ -176,7 +177,7 @@ def _saved(folder: Path, kind: str, called: str) -> Any:
         )
     except Exception as error:
         raise CheckpointError(
-            f"the {called} can't be loaded ({_first_line(error)}).",
+            f"the {called} can't be loaded ({first_line(error)}).",
             where=str(folder),
             remedy=f"Save the checkpoint's own {called} into its folder with save_pretrained.",
         ) from error
@@ -226,11 +227,7 @@ def _refuse_foreign(folder: Path, info: Any) -> None:
 
 def _damaged(folder: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"the model can't be loaded ({type(error).__name__}: {_first_line(error)}).",
+        f"the model can't be loaded ({type(error).__name__}: {first_line(error)}).",
         where=str(folder),
         remedy="Restore a complete checkpoint in the transformers format.",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tokenprune.errors import CheckpointError
+from tokenprune.errors.words import first_line
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 """`owner/name`, or `owner/name@revision`."""
@@ -50,10 +51,9 @@ def hub_folder(name: str) -> Path:
         )
     except Exception as error:
         # absent names, closed ones, no network and a full disk raise a class of their own each
-        first = (str(error).strip().splitlines() or [""])[0][:200]
         raise CheckpointError(
             f"there is no such folder, and the hub's checkpoint can't be had "
-            f"({type(error).__name__}: {first}).",
+            f"({type(error).__name__}: {first_line(error)}).",
             where=name,
             remedy="Pass a local folder, or a name on the hub that this machine can reach.",
         ) from error

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.errors.installing import pip_install
+from tokenprune.errors.words import first_line
 from tokenprune.lab.data.containers import (
     BrokenError,
     Packet,
@@ -79,8 +80,9 @@ def decoded(source: Path | bytes, choose: Choose, where: str = "") -> list[Image
             reason = f"it is damaged, or no video: {reason}"
         raise DataError(f"the video can't be decoded ({reason}).", where=where) from error
     except Exception as error:  # PyAV stumbles over odd metadata with errors of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"the video can't be decoded ({reason}).", where=where) from error
+        raise DataError(
+            f"the video can't be decoded ({first_line(error)}).", where=where
+        ) from error
 
 
 def needed(packets: Sequence[Packet], times: Iterable[int]) -> set[int]:

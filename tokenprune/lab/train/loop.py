@@ -21,6 +21,7 @@ from tokenprune.errors import (
     UnsupportedCallError,
 )
 from tokenprune.errors.installing import pip_install
+from tokenprune.errors.words import first_line
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.interface.trainable import (
     StepLoss,
@@ -174,8 +175,7 @@ class Loop:
             self._accelerator.load_state(str(state))
         except Exception as error:
             # weights, optimiser and generators are read by three libraries with errors of their own
-            reason = (str(error).splitlines() or [""])[0][:200]
-            raise unreadable(state, f"{type(error).__name__}: {reason}") from error
+            raise unreadable(state, f"{type(error).__name__}: {first_line(error)}") from error
         return run, step
 
     def _save(self, step: int, run: TrainingRun) -> None:
