@@ -14,6 +14,7 @@ from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import bipartite_match, merge_compact, take
 from tokenprune_strategies.shared.assembly import Made, assembled
 from tokenprune_strategies.shared.indexing import complement
+from tokenprune_strategies.shared.spread import farthest
 
 _RIDGE = 1e-5
 """Added to the diagonal of the basis' products, the code's."""
@@ -52,7 +53,7 @@ class ApET(PruningStrategy[ApETParams]):
         if not budget.remove:
             return Reduction.none()
         hidden, keep = tokens.hidden.float(), budget.keep
-        chosen = farthest(hidden, min(self.params.basis, keep))
+        chosen = spread(hidden, min(self.params.basis, keep))
         error = residual(hidden, take(hidden, chosen))
         order = error.argsort(dim=1, descending=True, stable=True)[:, :keep]
         targets, seats = order.tensor_split([keep - chosen.shape[1]], dim=1)
@@ -88,20 +89,13 @@ def merged(hidden: Tensor, targets: Tensor, seats: Tensor, basis: Tensor) -> Mad
     return Made(states, place, member, joins)
 
 
-def farthest(hidden: Tensor, count: int) -> Tensor:
+def spread(hidden: Tensor, count: int) -> Tensor:
     """Tokens far from each other, in raster order, `[B, count]`.
 
-    The first is the longest one (ours; the code draws it), every further one that whose nearest
-    pick is farthest away. Ties go to the lower index.
+    The first is the longest one (ours; the code draws it). Ties go to the lower index.
     """
-    picks = [hidden.square().sum(dim=-1).argmax(dim=1, keepdim=True)]
-    nearest = torch.full_like(hidden[..., 0], torch.inf)
-    for _ in range(count - 1):
-        square = (hidden - take(hidden, picks[-1])).square().sum(dim=-1)
-        # What is picked comes last, duplicates of it come before.
-        nearest = torch.minimum(nearest, square).scatter(1, picks[-1], -1.0)
-        picks.append(nearest.argmax(dim=1, keepdim=True))
-    return torch.cat(picks, dim=1).sort(dim=1).values
+    longest = hidden.square().sum(dim=-1).argmax(dim=1)
+    return farthest(hidden, longest, count).sort(dim=1).values
 
 
 def residual(hidden: Tensor, basis: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenprune_strategies.apet import ApET, farthest, residual
+from tokenprune_strategies.apet import ApET, residual, spread
 
 from tests.strategies.cases import SITES, axis_vectors, best_by_loops, budget, cosine, make_tokens
 from tests.strategies.loops import dot, mean
@@ -16,7 +16,7 @@ from tests.strategies.loops import dot, mean
 Rows = list[list[float]]
 
 
-def spread(rows: Rows, count: int) -> list[int]:
+def by_distance(rows: Rows, count: int) -> list[int]:
     picks = best_by_loops([dot(row, row) for row in rows], 1)
     while len(picks) < count:
         free = [i for i in range(len(rows)) if i not in picks]
@@ -59,7 +59,7 @@ def test_against_loops(seed: int, size: int, data: st.DataObject) -> None:
     assert found.anchor is not None
     for sample in range(2):
         rows = hidden[sample].double().tolist()
-        basis = spread(rows, min(size, keep))
+        basis = by_distance(rows, min(size, keep))
         error = [
             0.0 if i in basis else e for i, e in enumerate(errors(rows, [rows[i] for i in basis]))
         ]
@@ -83,7 +83,7 @@ def test_a_basis_of_duplicates_and_ties() -> None:
     for seed in range(8):
         hidden = axis_vectors(12, 3, seed)
         for count in (1, 4, 12):
-            assert farthest(hidden[None], count)[0].tolist() == spread(hidden.tolist(), count)
+            assert spread(hidden[None], count)[0].tolist() == by_distance(hidden.tolist(), count)
         assert residual(hidden[None], hidden[None, :4]).isfinite().all()
 
 
