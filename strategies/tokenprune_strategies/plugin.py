@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.plugins.hookspecs import hookimpl
+from tokenprune_strategies.adaptprune import AdaptPrune
 from tokenprune_strategies.aim import AIM
 from tokenprune_strategies.apet import ApET
 from tokenprune_strategies.baselines import Random, Uniform
@@ -37,6 +38,7 @@ from tokenprune_strategies.otprune import OTPrune
 from tokenprune_strategies.pact import PACT
 from tokenprune_strategies.pool import Pool
 from tokenprune_strategies.prumerge import PruMerge
+from tokenprune_strategies.prunesid import PruneSID
 from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
@@ -50,6 +52,7 @@ from tokenprune_strategies.vidcom2 import VidCom2
 from tokenprune_strategies.visionzip import VisionZip
 from tokenprune_strategies.vispruner import VisPruner
 from tokenprune_strategies.vistog import VisToG
+from tokenprune_strategies.vlmpruner import VLMPruner
 from tokenprune_strategies.vscan import VScan
 from tokenprune_strategies.vtw import VTW
 
@@ -103,6 +106,9 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         FrameFusion,
         PACT,
         FlashVID,
+        PruneSID,
+        AdaptPrune,
+        VLMPruner,
         Random,
         Uniform,
     ):

@@ -43,12 +43,15 @@ def test_the_matrix_as_json() -> None:
     assert "encoder alone" in fastv["clip", None]["refused"]["decoder"]
 
 
+LOOKING = ["adaptprune", "fastv", "flashvid", "framefusion", "holitom"]
+
+
 def test_the_signals_and_who_asks_for_them() -> None:
     found = json.loads(RUN.invoke(app, ["list", "--signals", "--json"]).stdout)
-    own = ["aim_page_rank", "pact_agreement", "pact_keys"]
+    own = ["adaptprune_keys", "aim_page_rank", "pact_agreement", "pact_keys"]
     assert [one["name"] for one in found] == [*Signal.shipped(), *own]
     asking = {one["name"]: one["strategies"] for one in found}
-    assert asking["last_query_attention"] == ["fastv", "flashvid", "framefusion", "holitom"]
+    assert asking["last_query_attention"] == LOOKING
     assert asking["aim_page_rank"] == ["aim"]
     shown = RUN.invoke(app, ["list", "--signals"], env={"COLUMNS": "100"})
     assert shown.exit_code == 0

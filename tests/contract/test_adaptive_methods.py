@@ -40,6 +40,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
         {"at": "decoder", "strategy": "flashvid", "keep": 0.5, "layer": 2},
     ],
     "pact": [{"at": "decoder", "strategy": "pact", "params": {"cutoff": 0.5}}],
+    "vlmpruner": [{"at": "decoder", "strategy": "vlmpruner", "keep": 9}],
     "cls_inflection": [{"at": "pre_llm", "strategy": "cls_inflection", "params": {"k_min": 3}}],
     "cls_inflection, twice": [
         {"at": "pre_llm", "strategy": "cls_inflection", "params": {"similarity": "cosine"}},
