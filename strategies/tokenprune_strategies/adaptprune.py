@@ -109,10 +109,9 @@ def nearness(position: Tensor, reach: float, spread: float) -> Tensor:
         reach: farthest distance that counts.
         spread: sigma.
     """
-    apart = (position[:, :, None] - position[:, None]).float()
-    distance = apart[..., 1:].square().sum(dim=-1).sqrt()
-    counts = (distance <= reach) & (apart[..., 0] == 0)
-    return bell(distance, spread).where(counts, 0.0)
+    frame, row, column = (one[:, :, None] - one[:, None] for one in position.float().unbind(dim=-1))
+    distance = (row.square() + column.square()).sqrt()
+    return bell(distance, spread).where((distance <= reach) & (frame == 0), 0.0)
 
 
 def suppressed(weight: Tensor, left: Tensor, keep: int) -> Tensor:

@@ -39,9 +39,9 @@ def apart(position: Tensor, grid: Grid) -> Tensor:
         position: (t, h, w) of every token, `[N, 3]`.
         grid: patch grid (t, h, w).
     """
-    away = (position[:, None] - position[None]).float()
-    share: Tensor = away[..., 1:].square().sum(dim=-1).sqrt() / math.hypot(*grid[1:])
-    return share.where(away[..., 0] == 0, 1.0)
+    frame, row, column = (one[:, None] - one for one in position.float().unbind(dim=-1))
+    distance = (row.square() + column.square()).sqrt()
+    return (distance / math.hypot(*grid[1:])).where(frame == 0, 1.0)
 
 
 class Picks:
