@@ -57,7 +57,7 @@ _QWEN = (
     "qwen4_exp",
 )
 PACKED = (*_QWEN, "exaone4_5", *OMNI, *GLM, "glm5_next", "hyperclovax_vision_v2")
-PACKED += ("cohere_compass", "dots3_note")
+PACKED += ("cohere_compass", "dots3_note", "cosmos3_omni")
 """Families whose tower packs its pictures into one row."""
 ANY_SIZE = ("mistral3", "llava_pixtral", "paddleocr_vl", "gemma4", "lfm2_vl", "video_llama_3")
 ANY_SIZE += ("ernie4_5_vl_moe", "minicpmv4_6", "minicpmv4_7", "kimi_k25", "lighton_ocr")

@@ -47,6 +47,8 @@ PACKED: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "qwen3_omni_moe": (("Qwen3OmniMoeThinker",), replace(packed(), notes=(_SPEAKS,))),
     "qwen3_vl": (("Qwen3VL",), packed()),
     "qwen3_vl_moe": (("Qwen3VLMoe",), packed()),
+    # tower and LLM are Qwen3-VL's own
+    "cosmos3_omni": (("Cosmos3Omni",), packed()),
     "qwen3_5": (("Qwen3_5",), packed()),
     "qwen3_5_moe": (("Qwen3_5Moe",), packed()),
     # three of four layers have sliding windows
