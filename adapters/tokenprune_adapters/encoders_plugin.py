@@ -9,6 +9,7 @@ from tokenprune.interface.text_tower import TextTower
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_adapters.timm.vit import TimmVitAdapter
 from tokenprune_adapters.transformers.clip import ClipAdapter
+from tokenprune_adapters.transformers.cosmos3_vision import Cosmos3VisionAdapter
 from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
 from tokenprune_adapters.transformers.ernie_vision import ErnieVisionAdapter
 from tokenprune_adapters.transformers.gemma4_vision import Gemma4VisionAdapter
@@ -51,6 +52,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     KimiVisionAdapter,
     HunYuanVisionAdapter,
     MiniMaxVisionAdapter,
+    Cosmos3VisionAdapter,
     MuseVisionAdapter,
     Ovis2VisionAdapter,
     JanusVisionAdapter,

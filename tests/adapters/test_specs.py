@@ -161,8 +161,8 @@ def test_adapters_register_through_their_hook() -> None:
         *("idefics3-vision", "dinov2", "dinov3", "qwen-vision", "ernie-vision", "pixtral-vision"),
         "paddleocr-vision",
         *("gemma4-vision", "video-llama-3-vision", "minicpm-vision", "kimi-vision"),
-        *("hunyuan-vision", "minimax-vision", "muse-vision", "ovis2-vision", "janus-vision"),
-        *("llama4-vision", "timm"),
+        *("hunyuan-vision", "minimax-vision", "cosmos3-vision", "muse-vision", "ovis2-vision"),
+        *("janus-vision", "llama4-vision", "timm"),
     ]
 
 

@@ -55,6 +55,7 @@ BUILD: dict[str, Callable[..., Any]] = {
     "muse-vision": partial(any_size.tower, "muse_glimmer"),
     "hunyuan-vision": partial(any_size.tower, "hunyuan_vl"),
     "minimax-vision": partial(any_size.tower, "minimax_m3_vl"),
+    "cosmos3-vision": partial(any_size.tower, "cosmos3_edge"),
     "ovis2-vision": towers.ovis2,
     "janus-vision": towers.janus,
     "ernie-vision": lambda: CASES["ernie4_5_vl_moe"].build().model.vision_tower,

@@ -68,7 +68,7 @@ class Picture:
 Pass = list[Picture]
 ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl", "video_llama_3", "ernie4_5_vl_moe")
 ROWS += ("minicpmv4_6", "minicpmv4_7", "kimi_k25", "lighton_ocr", "minimax_m3_vl", "mistral_large4")
-ROWS += ("hunyuan_vl", "minicpm_ocr", "muse_glimmer", "muse_spark", "hy_v4_vl")
+ROWS += ("hunyuan_vl", "minicpm_ocr", "muse_glimmer", "muse_spark", "hy_v4_vl", "cosmos3_edge")
 """Families whose pictures stand one behind the other; others are padded to the longest."""
 SIDES = {("llava_pixtral", "image"): 1, ("video_llama_3", "image"): 1}
 """Rows and columns of patches of a unit; 2 in most."""
@@ -81,12 +81,13 @@ PARTED = (
     "MiniCPM",
     "Kimi",
     "MiniMax",
+    "Cosmos3",
     "HunYuan",
     "HYV4",
     "Muse",
 )
 """What blocks are called that attend picture by picture."""
-BEHIND = ("video_llama_3", "ernie4_5_vl_moe", "minimax_m3_vl")
+BEHIND = ("video_llama_3", "ernie4_5_vl_moe", "minimax_m3_vl", "cosmos3_edge")
 """Families in which the patches of a unit stand one behind the other."""
 SPANS = {"ernie4_5_vl_moe": 2, "kimi_k25": kimi.FRAMES}
 """Frames of a clip that a unit spans; 1 in most."""
@@ -200,7 +201,7 @@ def tower_of(model: Any) -> Any:
     """The module of a model that runs the blocks of its tower."""
     core = model.model
     if hasattr(core, "visual"):
-        return core.visual.vision_model
+        return getattr(core.visual, "vision_model", core.visual)
     found = ("vision_tower", "vision_encoder", "vision_model")
     return next(getattr(core, name) for name in found if hasattr(core, name))
 

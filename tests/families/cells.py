@@ -62,7 +62,7 @@ PACKED += ("cohere_compass", "dots3_note", "cosmos3_omni")
 ANY_SIZE = ("mistral3", "llava_pixtral", "paddleocr_vl", "gemma4", "lfm2_vl", "video_llama_3")
 ANY_SIZE += ("ernie4_5_vl_moe", "minicpmv4_6", "minicpmv4_7", "kimi_k25", "lighton_ocr")
 ANY_SIZE += ("mistral_large4", "minimax_m3_vl", "hunyuan_vl", "minicpm_ocr")
-ANY_SIZE += ("muse_glimmer", "muse_spark", "hy_v4_vl")
+ANY_SIZE += ("muse_glimmer", "muse_spark", "hy_v4_vl", "cosmos3_edge")
 """Families whose tower takes pictures of any size, one behind the other or padded."""
 _BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm", "ovis2")
 _BARE += ("aya_vision", "cohere2_vision", "janus", "deepseek_vl_hybrid")

@@ -49,6 +49,7 @@ def staged(strategy: str, keep: Any) -> dict[str, Any]:
         ("minicpmv4_6", "mixed"),
         ("kimi_k25", "mixed"),
         ("minimax_m3_vl", "mixed"),
+        ("cosmos3_edge", "mixed"),
     ],
 )
 def test_restored_units_are_those_of_loops(name: str, scene: str) -> None:

@@ -10,6 +10,7 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from tokenprune_adapters.loaders import prompts
 
 from tests.families import checkpoints
 from tests.families.calls import feature_rows, logits
@@ -65,7 +66,8 @@ def asked(case: Case, processor: Any, *sizes: list[tuple[int, int]]) -> Any:
         shown = [one for row in shown for one in row]
     mark = RECIPES[case.name].picture
     texts = [mark * len(row) + text for row, text in zip(sizes, QUESTIONS, strict=False)]
-    made = processor(images=shown, text=texts, return_tensors="pt", padding=True)
+    more = prompts.asked(processor)
+    made = processor(images=shown, text=texts, return_tensors="pt", padding=True, **more)
     # Llama 4's processor makes pixels of another type than the weights
     return {key: one.float() if one.is_floating_point() else one for key, one in made.items()}
 
@@ -116,6 +118,7 @@ def test_the_processor_makes_a_place_for_every_feature_of_a_clip(name: str, load
         return_tensors="pt",
         do_sample_frames=False,
         do_resize=True,  # which MiniMax M3's leaves to its users
+        **prompts.asked(processor),
     )
     features = sum(feature_rows(model, call, kind) for kind in ("image", "video"))
     assert features + case.added(call) == int(case.placeholders(call).sum()) > 0

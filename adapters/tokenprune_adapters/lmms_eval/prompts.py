@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.lab.data.reading import as_rgb, open_picture
-from tokenprune_adapters.loaders.prompts import ANSWER_VALUES, SURPLUS
+from tokenprune_adapters.loaders.prompts import ANSWER_VALUES, SURPLUS, asked
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,13 +84,13 @@ class Chat:
         parts = [part for turn in asked.turns for part in turn["content"]]
         return "".join(part.get("text", self.processor.image_token) for part in parts)
 
-    def inputs(self, asked: Sequence[Conversation]) -> Any:
+    def inputs(self, conversations: Sequence[Conversation]) -> Any:
         """Inputs of `generate`, padded on the left."""
-        images: Any = [one.images for one in asked]
+        images: Any = [one.images for one in conversations]
         if not all(images):  # not every processor takes an empty list for a text alone
-            images = [image for one in asked for image in one.images] or None
-        texts = [self.text(one) for one in asked]
-        batch = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
+            images = [image for one in conversations for image in one.images] or None
+        given = {"images": images, "text": [self.text(one) for one in conversations]}
+        batch = self.processor(**given, **asked(self.processor), padding=True, return_tensors="pt")
         for name in SURPLUS:
             batch.pop(name, None)
         return batch

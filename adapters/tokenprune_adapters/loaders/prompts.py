@@ -33,6 +33,9 @@ SURPLUS = ("labels",)
 #: PaliGemma's prompt sees itself both ways, and 1 is what follows in causal order.
 ANSWER_VALUES = {"PaliGemmaProcessor": {"token_type_ids": 1}}
 
+#: The kind of every token: some processors name it as an input, and give it only if asked.
+TOKEN_KINDS = "mm_token_type_ids"
+
 #: Processors to which lists of a prompt's own pictures are something else, such as pages.
 FLAT = ("GotOcr2Processor",)
 
@@ -47,6 +50,12 @@ SIZES = "target_sizes"
 
 #: Parts of a picture apart from the whole, which stands behind them (DeepSeek-OCR 2).
 PARTS = f"{PIXELS}_local"
+
+
+def asked(processor: Any) -> dict[str, bool]:
+    """Arguments by which a processor gives all that it names as inputs (Cosmos 3 Edge)."""
+    named = getattr(processor, "model_input_names", ())
+    return {f"return_{TOKEN_KINDS}": True} if TOKEN_KINDS in named else {}
 
 
 class Prompts:
@@ -149,6 +158,7 @@ class Prompts:
             ]
             if type(self.processor).__name__ in FLAT:
                 given["images"] = [picture for one in given["images"] for picture in one]
+        given |= asked(self.processor)
         batch = self.processor(**given, text=texts, padding=True, return_tensors="pt")
         for name in SURPLUS:
             batch.pop(name, None)

@@ -281,6 +281,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "hunyuan_vl": (("HunYuanVL",), natives.HUNYUAN),
     "kimi_k25": (("Kimi_K25",), natives.KIMI),
     "minimax_m3_vl": (("MiniMaxM3Sparse",), natives.MINIMAX),
+    "cosmos3_edge": (("Cosmos3Edge",), natives.COSMOS3_EDGE),
     "fast_vlm": (("FastVlm",), unfollowed.FAST_VLM),
     "got_ocr2": (("GotOcr2",), unfollowed.GOT_OCR2),
     "granite_docling": (("GraniteDocling",), unfollowed.GRANITE_DOCLING),

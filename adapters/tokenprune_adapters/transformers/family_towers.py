@@ -147,7 +147,7 @@ def in_line_of_frames(core: Any, units: Tensor) -> Written:
 
 
 def in_rows(core: Any, units: Tensor) -> Written:
-    """Units as rows unit by unit (MiniMax M3)."""
+    """Units as rows unit by unit (MiniMax M3, Cosmos 3 Edge)."""
     return (units.flatten(0, 1),), {}
 
 

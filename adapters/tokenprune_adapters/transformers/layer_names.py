@@ -120,6 +120,7 @@ _KINDS = {
     "cohere": {"CohereDecoderLayer": LayerKind(normed=True, paired=True, wide=True)},
     "cohere2": {"Cohere2DecoderLayer": LayerKind(paired=True, wide=True, rotates="sliding_window")},
     "cohere_compass": {"CohereCompassDecoderLayer": LLAMA},
+    "cosmos3_edge": {"Cosmos3EdgeTextDecoderLayer": LLAMA},
     "deepseek_ocr2": {"DeepseekOcr2TextDecoderLayer": LLAMA},
     "deepseek_v3": {"DeepseekV3DecoderLayer": LayerKind(latent=True)},
     "dots3_note": {"Dots3NoteTextDecoderLayer": LayerKind(latent=True, typed=True, indexed="keys")},

@@ -80,6 +80,17 @@ MINIMAX = Family(
 )
 """MiniMax M3."""
 
+COSMOS3_EDGE = Family(
+    {
+        kind: replace(one, tower=replace(_BEHIND, module="visual", projector="projector"))
+        for kind, one in MINIMAX.pictures.items()
+    },
+    apart=True,
+    towers=("cosmos3-vision",),
+    behind=False,
+)
+"""Cosmos 3 Edge."""
+
 MUSE = Family(
     {
         **images(places.packed("image_grid_thw", "merge_size"), tower=POOLED),

@@ -222,6 +222,14 @@ MINIMAX = VisionNames(
     takes=("pixel_values", "grid_thw"),
 )
 
+COSMOS3 = VisionNames(
+    (BlockNames(),),
+    wrappers=(),
+    takes=("pixel_values", "grid_thw"),
+    block_keywords=("cu_seqlens",),
+)
+"""Cosmos 3 Edge."""
+
 HUNYUAN = VisionNames(
     (BlockNames(scale="scaling", dropout=None, after=("self_attn.o_proj",)),),
     wrappers=(),

@@ -27,7 +27,8 @@ from tokenprune_adapters.transformers.vit_family_names import (
 
 def relied_on(vision: Any, names: VisionNames) -> list[Relied]:
     """The methods of a vision module that the engine overrides, with their arguments."""
-    given = PATCHES if takes_patches(vision) else names.takes
+    # SigLIP 2 is served under SigLIP's names, too; Cosmos 3 has the setting and names of its own
+    given = PATCHES if names is CLIP and takes_patches(vision) else names.takes
     return [
         Relied(vision, "forward", first=given),
         *(

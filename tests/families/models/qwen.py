@@ -117,24 +117,18 @@ class Qwen25VL(Qwen2VL):
 
 @dataclass(frozen=True, eq=False)
 class Qwen3VL(Qwen2VL):
-    """Two DeepStack levels; a clip is written frame by frame, with timestamps between.
-
-    Attributes:
-        kind: of tower and LLM.
-        wrapper: config of another family that has them (Cosmos 3); empty for Qwen's own.
-    """
+    """Two DeepStack levels; a clip is written frame by frame, with timestamps between."""
 
     kind: str = "qwen3_vl"
-    wrapper: str = ""
 
     def config(self) -> Any:
         import transformers as hf
 
+        config = {"qwen3_vl": hf.Qwen3VLConfig, "qwen3_vl_moe": hf.Qwen3VLMoeConfig}[self.kind]
         own = {"head_dim": WIDTH // HEADS, "rope_parameters": dict(ROTARY)}
         if self.kind == "qwen3_vl_moe":
             own |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": WIDTH // 2}
-        config = "Qwen3VLMoeConfig" if self.kind == "qwen3_vl_moe" else "Qwen3VLConfig"
-        return getattr(hf, self.wrapper or config)(
+        return config(
             text_config=text(f"{self.kind}_text", **own),
             vision_config=self.later_vision(deepstack_visual_indexes=[0, 2]),
             **self.tokens(),
@@ -239,9 +233,6 @@ CASES = (
     Qwen25VL("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"),
     Qwen3VL("qwen3_vl", "Qwen3VLForConditionalGeneration"),
     Qwen3VL("qwen3_vl_moe", "Qwen3VLMoeForConditionalGeneration", kind="qwen3_vl_moe"),
-    Qwen3VL(
-        "cosmos3_omni", "Cosmos3OmniForConditionalGeneration", wrapper="Cosmos3OmniConfig"
-    ),
     Qwen35("qwen3_5", "Qwen3_5ForConditionalGeneration", kind="qwen3_5"),
     Qwen35("qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration", kind="qwen3_5_moe"),
     Qwen4Exp("qwen4_exp", "Qwen4ExpForConditionalGeneration"),

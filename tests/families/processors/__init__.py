@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.families.processors import (
     cohere,
+    cosmos3,
     ernie,
     gemma,
     glm,
@@ -34,6 +35,7 @@ RECIPES: dict[str, Recipe] = {
     **omni.RECIPES,
     **shuffled.RECIPES,
     **cohere.RECIPES,
+    **cosmos3.RECIPES,
     **gemma.RECIPES,
     **others.RECIPES,
     **ernie.RECIPES,

@@ -84,7 +84,6 @@ RECIPES: dict[str, Recipe] = {
     "cohere_compass": COMPASS,
     "qwen3_vl": QWEN3,
     "qwen3_vl_moe": QWEN3,
-    "cosmos3_omni": QWEN3,
     "qwen3_5": QWEN3,
     "qwen3_5_moe": QWEN3,
     "qwen4_exp": QWEN3,
