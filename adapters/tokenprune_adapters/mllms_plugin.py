@@ -17,6 +17,7 @@ from tokenprune_adapters.transformers.llava import LlavaAdapter
 from tokenprune_adapters.transformers.llava_pixtral import LlavaPixtralAdapter
 from tokenprune_adapters.transformers.mistral_large4 import MistralLarge4Adapter
 from tokenprune_adapters.transformers.molmo2 import Molmo2Adapter
+from tokenprune_adapters.transformers.nemotron_omni import NemotronOmniAdapter
 from tokenprune_adapters.transformers.qwen4_exp import Qwen4ExpAdapter
 
 ADAPTERS: tuple[type[MllmAdapter], ...] = (
@@ -31,6 +32,7 @@ ADAPTERS: tuple[type[MllmAdapter], ...] = (
     Glm5NextAdapter,
     HyV4VlAdapter,
     MistralLarge4Adapter,
+    NemotronOmniAdapter,
 )
 
 

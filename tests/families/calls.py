@@ -28,6 +28,7 @@ ARGUMENTS = {
         "pixel_attention_mask",
         "image_sizes",
         "image_grid_thw",
+        "image_grid_hw",
         "spatial_shapes",
         "image_merge_sizes",
         "image_position_ids",

@@ -35,6 +35,7 @@ from tests.families.models import (
     mistral3,
     molmo2,
     muse,
+    nemotron,
     omni,
     ovis2,
     paddleocr,
@@ -91,6 +92,7 @@ CASES: dict[str, Case] = {
         janus,
         granite_docling,
         granite4,
+        nemotron,
     )
     for case in module.CASES
 }

@@ -25,7 +25,7 @@ from tokenprune.interface.trace import ImageTrace, Trace
 STAGES = ("encoder", "pre_llm", "decoder", "late", "all")
 """What acts: one of the three, those behind the tower together, or all three."""
 LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "glm5_next", "lfm2_vl")
-LINEAR += ("minicpmv4_6", "minicpmv4_7", "minicpm_ocr", "lfm3_vl")
+LINEAR += ("minicpmv4_6", "minicpmv4_7", "minicpm_ocr", "lfm3_vl", "nemotron_h_omni")
 """Families with linear attention or convolutions, where a removed token isn't like a hidden one."""
 GLM = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
 """Families whose tower gets the frames of a clip as pictures."""
@@ -43,6 +43,7 @@ UNFOLLOWED = {
     "deepseek_ocr2": "learned queries",
     "step3p7": "convolutions behind its blocks",
     "lfm3_vl": "its attention stands between convolutions",
+    "nemotron_h_omni": "tokens of a summary",
 }
 """Families through whose tower no tokens are followed, and why."""
 OMNI = ("qwen2_5_omni", "qwen3_omni_moe")

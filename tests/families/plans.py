@@ -19,6 +19,7 @@ LAYER = {
     "minicpmv4_6": 3,
     "minicpm_ocr": 3,
     "minicpmv4_7": 3,
+    "nemotron_h_omni": 3,
     "gemma4-shared": 0,
     "gemma3n": 2,
 }
@@ -47,6 +48,11 @@ def staged(name: str, stages: str, keep: Any) -> dict[str, Any]:
 def core(model: Any) -> Any:
     """What calls tower and LLM; in Llama 4 the model with its head."""
     return getattr(model, "model", model)
+
+
+def head(model: Any) -> nn.Module:
+    """What makes logits of the LLM's states; in Nemotron's the LLM has it."""
+    return getattr(model, "lm_head", None) or model.language_model.lm_head
 
 
 def language(model: Any) -> Any:

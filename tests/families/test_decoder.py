@@ -14,7 +14,7 @@ from tests.families.cases import CASES
 from tests.families.cells import LINEAR
 from tests.families.fate import gone
 from tests.families.masked import hidden_from, windows_in_places
-from tests.families.plans import LAYER, beside, layers, staged
+from tests.families.plans import LAYER, beside, head, language, layers, staged
 
 EXACT = 1e-9
 
@@ -46,7 +46,7 @@ def test_linear_attention_sees_the_shortened_prompt(name: str) -> None:
     def take(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         given.update(kwargs)
 
-    hook = model.model.language_model.register_forward_pre_hook(take, with_kwargs=True)
+    hook = language(model).register_forward_pre_hook(take, with_kwargs=True)
     logits(model, call)
     hook.remove()
     with tokenprune.attach(model, staged(name, "pre_llm", 0.5)) as handle:
@@ -57,11 +57,11 @@ def test_linear_attention_sees_the_shortened_prompt(name: str) -> None:
     places = torch.arange(len(removed[0]))[None] if places is None else places
     own, length = layers(model), len(removed[0])
     with torch.no_grad(), windows_in_places(own, kept, length):
-        states = model.model.language_model(
+        states = language(model)(
             inputs_embeds=given["inputs_embeds"][:, kept],
             position_ids=places[..., kept],
             attention_mask=torch.ones(1, len(kept), dtype=torch.long),
             **beside(given, kept),
         ).last_hidden_state
-        expected = model.lm_head(states)
+        expected = head(model)(states)
     assert float((short[:, kept] - expected).abs().max()) < case.rounding

@@ -32,6 +32,7 @@ REFUSED = {
     "qwen4_exp": {0: LINEAR, 2: LINEAR},
     "glm5_next": {0: LINEAR, 2: LINEAR},
     "hy_v4_vl": dict.fromkeys(range(4), "is a HYV4VLDecoderLayer, whose attention isn't known"),
+    "nemotron_h_omni": dict.fromkeys(range(4), "is a NemotronHBlock, whose attention isn't known"),
     "mistral_large4": {0: PLACED, 1: SHARED, 2: PLACED, 3: PLACED},
     "minicpmv4_6": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "minicpm_ocr": {0: LINEAR, 1: LINEAR, 2: LINEAR},

@@ -39,7 +39,7 @@ FIRST = {
 SHARED = {"gemma4-shared"}
 NARROW = {"kimi_k25", "dots3_note"}
 """Families whose caches hold narrow rows, of which keys and values are made."""
-UNREAD = {"mistral_large4", "hy_v4_vl"}
+UNREAD = {"mistral_large4", "hy_v4_vl", "nemotron_h_omni"}
 """Families whose attention isn't read: queries are scaled by their places, or heads have sinks."""
 WIDE = {"llama4", "granite4_vision"}
 """Families whose features in front of the LLM aren't of the width of its words."""

@@ -15,7 +15,7 @@ from tests.families.calls import case_of, language, logits
 from tests.families.cells import OMNI
 from tests.families.fate import gone
 from tests.families.masked import hidden_from, windows_in_places
-from tests.families.plans import LAYER, beside, layers, staged
+from tests.families.plans import LAYER, beside, core, head, layers, staged
 from tokenprune.errors import UnsupportedCallError
 
 EXACT, NEW = 1e-9, 4
@@ -26,7 +26,7 @@ APART = (*PACKED, "paddleocr_vl", "ernie4_5_vl_moe")
 AXES = {"hunyuan_vl": 4}
 """Families with other numbers of them; left to themselves, they count on from the cache."""
 LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "glm5_next", "minicpmv4_7")
-SHORT = (*LINEAR, "lfm2_vl", "lfm3_vl", "minicpmv4_6", "minicpm_ocr")
+SHORT = (*LINEAR, "lfm2_vl", "lfm3_vl", "minicpmv4_6", "minicpm_ocr", "nemotron_h_omni")
 """Families in which a removed token isn't the same as a hidden one."""
 SCORES = 1e-6
 """How far scores of `generate`, which are of float32, may be from others."""
@@ -43,7 +43,7 @@ def by_hand(model: Any, call: dict[str, Tensor], how: str) -> Steps:
     """Logits of steps with given tokens; `how` says what the user passes beside them."""
     mask, found = call["attention_mask"], []
     call = call if how != "alone" else {k: v for k, v in call.items() if k != "attention_mask"}
-    model.model.rope_deltas = None  # without a mask, thinkers count on by those of a call before
+    core(model).rope_deltas = None  # without a mask, thinkers count on by those of a call before
     with torch.no_grad():
         out = model(**call, use_cache=True)
         for token in NEXT:
@@ -136,7 +136,7 @@ def reference(
             stack.enter_context(one)
         for token in tokens:
             out = of(inputs_embeds=embeds, position_ids=where, use_cache=True, **cache, **more)
-            found.append(model.lm_head(out.last_hidden_state[:, -1]))
+            found.append(head(model)(out.last_hidden_state[:, -1]))
             cache, embeds = cache_of(out), model.get_input_embeddings()(token.view(1, 1))
             where = every[..., -1:] + len(found)
             more = {name: token.view(1, 1) for name in more}

@@ -11,6 +11,8 @@ BLOCKS = "minimax_m3_sparse"
 LINEAR = {
     "linear_attention": "has linear attention",
     "conv": "is a short convolution",
+    "moe": "is experts alone",
+    "mlp": "is an MLP alone",
 }
 """Types of layers without keys, in words."""
 _AROUND = (

@@ -47,6 +47,8 @@ SLIDING_COUNT = "cumulative_length_int"
 LINEAR_CACHE = "LinearAttentionLayer"
 """Cache layer of linear attention or of a convolution, in caches that grow and static ones; its
 `conv_states` and `recurrent_states` are tensors by number, or None."""
+EMPTY_CACHE = "DummyLayer"
+"""Cache layer of a layer that has nothing to keep, such as experts alone."""
 PREALLOCATED = "is_compileable"
 """Attribute of a cache: whether its layers have their full length from the start."""
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")

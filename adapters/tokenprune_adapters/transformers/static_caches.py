@@ -34,7 +34,7 @@ class StaticCaches(MllmAdapter):
 
         self._require(cache)
         # the config tells where layers have states in place of keys
-        config = self._config_of_llm if any(map(_linear, cache.layers)) else None
+        config = None if all(map(_with_keys, cache.layers)) else self._config_of_llm
         return DynamicCache(config=config)
 
     def _require(self, cache: Any) -> None:
@@ -54,7 +54,7 @@ class StaticCaches(MllmAdapter):
         for number in sorted({self._source(layer) for layer in range(len(windows))}):
             layer, window = cache.layers[number], windows[number]
             kind = type(layer).__name__
-            if kind in (names.STATIC_CACHE, names.LINEAR_CACHE):
+            if kind == names.STATIC_CACHE or not _with_keys(layer):
                 continue
             if kind != names.SLIDING_CACHE or window is None:
                 raise UnsupportedCallError(
@@ -101,7 +101,7 @@ class StaticCaches(MllmAdapter):
         Raises:
             UnsupportedCallError: it has no room for those of a layer; nothing is written.
         """
-        with_keys = [number for number, layer in enumerate(grown.layers) if not _linear(layer)]
+        with_keys = [number for number, layer in enumerate(grown.layers) if _with_keys(layer)]
         lengths = {number: grown.layers[number].keys.shape[-2] for number in with_keys}
         longest, most = max(lengths.values()), int(cache.layers[with_keys[0]].max_cache_len)
         if longest > most:
@@ -113,7 +113,7 @@ class StaticCaches(MllmAdapter):
             )
         kinds = {type(cache.layers[number]).__name__ for number in with_keys}
         for number, layer in enumerate(grown.layers):
-            if _linear(layer):
+            if number not in lengths:
                 _copy(cache, layer, number)
                 continue
             if whole is not None and kinds == {names.STATIC_CACHE}:
@@ -172,12 +172,14 @@ class StaticCaches(MllmAdapter):
         return llm_layers.source(self._config_of_llm, layer)
 
 
-def _linear(layer: Any) -> bool:
-    return type(layer).__name__ == names.LINEAR_CACHE
+def _with_keys(layer: Any) -> bool:
+    return type(layer).__name__ not in (names.LINEAR_CACHE, names.EMPTY_CACHE)
 
 
 def _copy(cache: Any, layer: Any, number: int) -> None:
     """Copy the states of a layer into those of a static cache, which stay where they are."""
+    if type(layer).__name__ == names.EMPTY_CACHE:
+        return
     for index, state in layer.conv_states.items():
         cache.update_conv_state(state, number, index)
     for index, state in layer.recurrent_states.items():

@@ -17,6 +17,7 @@ from tests.families.processors import (
     minimax,
     molmo2,
     muse,
+    nemotron,
     omni,
     others,
     ovis2,
@@ -51,4 +52,5 @@ RECIPES: dict[str, Recipe] = {
     **granite.RECIPES,
     **muse.RECIPES,
     **step3p7.RECIPES,
+    **nemotron.RECIPES,
 }
