@@ -34,8 +34,10 @@ Load = Callable[[str], LoadedMllm]
 LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "glm5_next")
 SHARED = ("gemma3n", "gemma4-shared", "mistral_large4", "hy_v4_vl")
 """LLMs of which some layers read the keys of earlier ones."""
-UNLEARNT = (*LINEAR, "lfm2_vl", "lfm3_vl", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr", *SHARED)
-UNLEARNT += ("nemotron_h_omni",)
+UNLEARNT = (
+    *(*LINEAR, "lfm2_vl", "lfm3_vl", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr"),
+    *("nemotron_h_omni", *SHARED),
+)
 LEARNED = [name for name in CASES if name not in UNLEARNT]
 SETTINGS = TrainSettings(steps=2, batch_size=2, shared=2, warmup=0.0, save_every=1)
 

@@ -20,8 +20,10 @@ VIDEO = "<video>"
 RATE = 1.0
 
 #: Processors whose models know pictures and clips by one placeholder, so that they take one kind.
-ONE_PLACEHOLDER = ("Glm4vProcessor", "Glm46VProcessor", "Molmo2Processor")
-ONE_PLACEHOLDER += ("NemotronH_Omni_Reasoning_V3Processor",)
+ONE_PLACEHOLDER = (
+    *("Glm4vProcessor", "Glm46VProcessor", "Molmo2Processor"),
+    "NemotronH_Omni_Reasoning_V3Processor",
+)
 
 
 def takes_clips(processor: Any) -> bool:

@@ -9,7 +9,6 @@ from torch import Tensor
 from tokenprune.interface.calls import Arguments
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.foreseen import numbers, with_numbers
-from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers.any_size import SegmentedAdapter
 from tokenprune_adapters.transformers.vit_family_names import COSMOS3, VisionNames
 
@@ -31,14 +30,20 @@ class Cosmos3VisionAdapter(SegmentedAdapter):
     last_norm: ClassVar[str] = "post_layernorm"
 
     @property
+    def side(self) -> int:
+        """Rows and columns of patches of a unit."""
+        config: Any = self.model.config
+        return int(config.spatial_merge_size)
+
+    @property
     def members(self) -> int:
         """Rows of a unit."""
-        return packed_names.side(self.model) ** 2
+        return self.side**2
 
     def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Squares of patches, whose members stand one behind the other; grids from the call."""
         kwargs = with_numbers(self, args, kwargs)
-        side = packed_names.side(self.model)
+        side = self.side
         return Packing([(t, h // side, w // side) for t, h, w in numbers(kwargs)], side**2)
 
     def rotate(
