@@ -12,6 +12,7 @@ from tokenprune_adapters.vllm.inside_grids import FOLLOWED
 from tests.families.processors import RECIPES
 from tests.vllm.conftest import Engines, attached, request
 from tests.vllm.test_families import BLOCK, CHUNKED, GRIDS, asked, plan
+from tokenprune.errors import PlanError
 
 pytest.importorskip("vllm", reason="engines run in vLLM's own environment, see .ci/vllm")
 
@@ -87,3 +88,25 @@ def test_what_vllm_does_for_a_model_itself_is_done_for_ours() -> None:
     # the precision in which states of linear attention are cached
     assert own("Qwen3_5MoeForConditionalGeneration") is Qwen3_5ForConditionalGenerationConfig
     assert own("LlavaForConditionalGeneration") is VerifyAndUpdateConfig
+
+
+def test_a_plan_is_refused_for_every_class_that_would_not_follow_it() -> None:
+    from tokenprune_adapters.vllm import register
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+
+    register()
+    hooks = dict(MODELS_CONFIG_MAP)
+    register()  # in each process any number of times
+    assert hooks == MODELS_CONFIG_MAP
+    for own in (
+        "LlavaForConditionalGeneration",  # served under another name
+        "Gemma3ForConditionalGeneration",  # served under none
+        "TransformersMultiModalForCausalLM",  # what --model-impl transformers runs
+    ):
+        config = SimpleNamespace(tokenprune_plan={"stages": []})
+        model = SimpleNamespace(architecture=own, hf_config=config)
+        hooks[own].verify_and_update_model_config(model)
+        with pytest.raises(PlanError, match=f"'{own}' would run without the plan"):
+            hooks[own].verify_and_update_config(SimpleNamespace(model_config=model))
+        del config.tokenprune_plan
+        hooks[own].verify_and_update_config(SimpleNamespace(model_config=model))

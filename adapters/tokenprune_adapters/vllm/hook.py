@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from tokenprune.errors import UnsupportedModelError
+from tokenprune.errors import PlanError, UnsupportedModelError
 from tokenprune_adapters.vllm.grids import ServedGrids
 from tokenprune_adapters.vllm.names import (
     CPU_WORKER,
+    PLAN,
     PREFIX,
     TESTED,
     TESTED_IN_PYTHON,
@@ -58,12 +60,54 @@ class PlanHook:
         logger.info(started(served, model.dtype.itemsize))
 
 
+@dataclass(frozen=True)
+class NoPlanHook:
+    """Refuses a plan for a class that isn't ours, which would run without it.
+
+    Attributes:
+        own: what vLLM does for the class itself.
+    """
+
+    own: Any
+
+    @classmethod
+    def around(cls, own: Any) -> NoPlanHook:
+        """Around vLLM's hook, or around none; what is one already stays.
+
+        Args:
+            own: what vLLM's table holds for the class, None if that is nothing.
+        """
+        from vllm.model_executor.models.config import VerifyAndUpdateConfig
+
+        return own if isinstance(own, cls) else cls(own or VerifyAndUpdateConfig)
+
+    def verify_and_update_model_config(self, model_config: Any) -> None:
+        """What vLLM does."""
+        self.own.verify_and_update_model_config(model_config)
+
+    def verify_and_update_config(self, vllm_config: Any) -> None:
+        """Refuse a plan, and do what vLLM does.
+
+        Raises:
+            PlanError: the config of the model has a plan.
+        """
+        model = vllm_config.model_config
+        if getattr(model.hf_config, PLAN, None) is not None:
+            raise PlanError(
+                f"'{model.architecture}' would run without the plan: a plan is followed by the "
+                f"classes of tokenprune, whose names begin with {PREFIX}.",
+                where="--hf-overrides, architectures",
+                remedy="Print both options with: tokenprune vllm args PLAN MODEL.",
+            )
+        self.own.verify_and_update_config(vllm_config)
+
+
 def vllms_own(model_config: Any) -> Any:
     """The hook that vLLM has itself for the model that is served under a name of ours."""
-    from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
-    own = model_config.architecture.removeprefix(PREFIX)
-    return MODELS_CONFIG_MAP.get(own, VerifyAndUpdateConfig)
+    name = model_config.architecture.removeprefix(PREFIX)
+    return NoPlanHook.around(MODELS_CONFIG_MAP.get(name)).own
 
 
 def untested(version: str) -> str:
