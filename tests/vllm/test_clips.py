@@ -44,7 +44,8 @@ def bare(name: str, stages: dict[str, Any]) -> Any:
     model._tokenizer = tokenizer(RECIPES[name].special, RECIPES[name].named)
     width = model.config.vision_config.out_hidden_size
     table = -1.0 - torch.arange(float(VOCABULARY))[:, None].expand(-1, width)
-    llm = SimpleNamespace(model=SimpleNamespace(embed_tokens=nn.Embedding.from_pretrained(table)))
+    llm = nn.Module()
+    llm.embed_tokens = nn.Embedding.from_pretrained(table)
     model.get_language_model = lambda: llm
     return model
 

@@ -13,6 +13,7 @@ import yaml
 from tokenprune_adapters.vllm.hook import started
 from tokenprune_adapters.vllm.runs import ServedRuns, runs_of, spelled
 from tokenprune_adapters.vllm.serving import served_plan
+from torch import nn
 
 from tests.families.cases import CASES
 from tests.families.models.common import BREAK, END, IMAGE, START
@@ -268,3 +269,35 @@ def test_a_budget_above_a_pictures_tokens_is_the_requests_error() -> None:
     for make in (shortened, filled):
         with pytest.raises(ValueError, match="12 of 9"):
             make(whole(tile), IMAGE, left).replacement(0)
+
+
+def test_words_among_tokens_are_without_what_an_adapter_adds() -> None:
+    """An adapter belongs to a request, and a picture is cached for all of them."""
+    pytest.importorskip("vllm", reason="models are built in vLLM's own environment, see .ci/vllm")
+    from tokenprune_adapters.vllm.spelled import SpelledPictures
+
+    class Adapted(nn.Module):
+        def __init__(self, base_layer: nn.Module) -> None:
+            super().__init__()
+            self.base_layer = base_layer
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("the adapter of whichever request is in the batch")
+
+    class Model(SpelledPictures):
+        config = changed("mistral3", {"tokenprune_plan": compact(UNIFORM)})
+
+        def whole(self, given: Any) -> list[torch.Tensor]:
+            return [torch.ones(12, 4)]
+
+        def get_language_model(self) -> nn.Module:
+            llm = nn.Module()
+            llm.model = nn.Module()
+            llm.model.embed_tokens = Adapted(nn.Embedding.from_pretrained(torch.zeros(200, 4)))
+            return llm
+
+    ids = ids_of("mistral3", SHOWN["mistral3"][0])
+    inner = torch.tensor(ids[ids.index(IMAGE) : len(ids) - ids[::-1].index(IMAGE)])
+    (made,) = Model().embed_multimodal(tokenprune_ids=[inner])
+    assert made[:, 0].tolist().count(0.0) == int((inner != IMAGE).sum()) > 0
+    assert len(made) == 5 + int((inner != IMAGE).sum())

@@ -17,6 +17,7 @@ from vllm.model_executor.models.qwen3_vl import Qwen3VLMultiModalProcessor
 
 from tokenprune.interface.sites import Grid
 from tokenprune_adapters.vllm.axes import Words, moments, placed, written
+from tokenprune_adapters.vllm.sharing import words_of
 
 
 class TimedClips:
@@ -72,9 +73,7 @@ class WordedClips:
         frames = [self._words(moment) for moment in video_input["timestamps"][number]]
         ids = torch.tensor([one for frame in frames for one in frame], device=rows.device)
         words = Words.around([len(frame) for frame in frames], max(grid[1:]), rows.device)
-        embedding = model.get_language_model().model.embed_tokens
-        # what an adapter adds belongs to a request, and a clip to all of them
-        said = getattr(embedding, "base_layer", embedding)(ids).to(rows)
+        said = words_of(model.get_language_model())(ids).to(rows)
         # nothing is added to words at other depths
         said = pad(said, (0, rows.shape[1] - said.shape[1]))
         offsets = torch.cat((placed(index, grid, words.starts), words.offsets))

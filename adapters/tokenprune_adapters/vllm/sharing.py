@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
 from vllm.model_executor.models.utils import WeightsMapper
 
 from tokenprune.errors import UnsupportedCallError
@@ -34,3 +35,16 @@ def require_pixels(image_input: Any) -> None:
             where=image_input["type"],
             remedy="Send pictures or clips.",
         )
+
+
+def words_of(llm: nn.Module) -> nn.Module:
+    """The embedding of an LLM's words, without what adapters add to it.
+
+    What an adapter adds belongs to a request, and pictures and clips are cached for all of them.
+
+    Args:
+        llm: what a model calls its language model.
+    """
+    found = next(one for name, one in llm.named_modules() if name.endswith("embed_tokens"))
+    plain: nn.Module = getattr(found, "base_layer", found)
+    return plain

@@ -18,6 +18,7 @@ from tokenprune_adapters.vllm.placeholders import filled
 from tokenprune_adapters.vllm.runs import Runs, ServedRuns, runs_of, spelled, within
 from tokenprune_adapters.vllm.seen import PIXELS, SeenItems
 from tokenprune_adapters.vllm.serving import served_plan
+from tokenprune_adapters.vllm.sharing import words_of
 
 IDS = "tokenprune_ids"
 """What a picture's data calls the ids between its first and last placeholder without a plan."""
@@ -86,7 +87,7 @@ class SpelledPictures:
         model: Any = self
         ids = given.pop(IDS, ())
         with gpu_sync_allowed():
-            embed = model.get_language_model().embed_input_ids
+            embed = words_of(model.get_language_model())
             placeholder = placeholder_of(self.config)
             runs = [runs_of(one.tolist(), placeholder) for one in ids]
             return tuple(
