@@ -27,7 +27,7 @@ def save(name: str, folder: Path) -> str:
     """Write the checkpoint of a family's case with a wider LLM, and give its folder."""
     import transformers
 
-    case, recipe, config = CASES[name], RECIPES[name], _wider(CASES[name].config())
+    case, recipe, config = CASES[name], RECIPES[name], wider(CASES[name].config())
     processor = recipe.processor(case, tokenizer(recipe.special, recipe.named))
     processor.chat_template = template(recipe)
     if name == "llava_next_video":
@@ -55,10 +55,15 @@ def _transpose_experts(weights: Path) -> None:
     save_file(turned, weights, {"format": "pt"})
 
 
-def _wider(config: Any) -> Any:
+def wider(config: Any) -> Any:
+    """The config with an LLM of widths that vLLM knows."""
     text, vision = config.text_config, config.vision_config
     text.hidden_size, text.intermediate_size = HEADS * CHANNELS, 2 * HEADS * CHANNELS
     text.head_dim = CHANNELS
+    if config.model_type == "granite4_vision":  # vLLM has one width of the queries' MLP
+        config.qformer_config.intermediate_size = 3072
+    if config.model_type == "qwen2_5_omni_thinker":
+        config.audio_config.output_dim = HEADS * CHANNELS
     if "mrope_section" in text.rope_parameters:
         _turning(config.model_type, text, vision)
     return config

@@ -1,9 +1,9 @@
 """Engines of vLLM in a process of their own: `python -m tests.vllm.engine REQUESTS ANSWERS`.
 
 A request is a plan (or none), options of the engine, and for each prompt the numbers of held-out
-samples, or a text with pictures (seed, height, width) and clips (seed, frames, height, width and
-frames a second) of random noise and options of the processor; the answer holds what was generated,
-or the error that ended the engine's start.
+samples, or a text with pictures (seed, height, width), clips (seed, frames, height, width and
+frames a second) and sounds (seed, samples) of random noise and options of the processor; the answer
+holds what was generated, or the error that ended the engine's start.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
     overrides = {}
     config = json.loads((Path(request["model"]) / "config.json").read_text())
-    if config["text_config"]["model_type"].startswith("qwen3_5"):
+    if config.get("text_config", {}).get("model_type", "").startswith("qwen3_5"):
         from tests.vllm.linear_attention import in_float32
 
         in_float32()
@@ -116,7 +116,8 @@ def prompt_of(asked: Asked) -> dict[str, Any]:
     if isinstance(asked, dict):
         pictures = [noise(*one) for one in asked.get("pictures", ())]
         clips = [clip(*one) for one in asked.get("clips", ())]
-        shown = {"image": pictures, "video": clips}
+        sounds = [sound(*one) for one in asked.get("sounds", ())]
+        shown = {"image": pictures, "video": clips, "audio": sounds}
         return {
             "prompt": asked["text"],
             "multi_modal_data": {kind: items for kind, items in shown.items() if items},
@@ -136,6 +137,13 @@ def noise(seed: int, height: int, width: int) -> Any:
 
     drawn = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(drawn)
+
+
+def sound(seed: int, samples: int) -> tuple[Any, int]:
+    """Noise at the rate of the feature extractor, in samples a second."""
+    import numpy as np
+
+    return np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32), 16_000
 
 
 def clip(seed: int, frames: int, height: int, width: int, fps: float) -> tuple[Any, dict[str, Any]]:

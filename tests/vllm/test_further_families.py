@@ -23,6 +23,14 @@ INSIDE = plan(
     {"at": "encoder", "strategy": "evoprune", "keep": 0.6},
     {"strategy": "fopru", "keep": 0.5},
 )
+TILED = (
+    plan(TILES, {"strategy": "divprune", "keep": 0.5}),
+    plan(
+        TILES,
+        {"strategy": "random", "keep": 0.8},
+        {"strategy": "divprune", "keep": {"per_tile": 4}},
+    ),
+)
 FRAMES = plan(TILES, {"strategy": "random", "keep": 0.8}, {"strategy": "vidcom2", "keep": 0.5})
 
 
@@ -66,6 +74,9 @@ ONE_CLIP, MIXED = ({"limit_mm_per_prompt": one} for one in ({"video": 1}, {"imag
 FAMILIES = {
     "llava_pixtral": Served(
         asked("llava_pixtral"), [(INSIDE, CHUNKED), (FEW, UNSHARED)], (resized("llava_pixtral"),)
+    ),
+    "granite4_vision": Served(
+        asked("granite4_vision"), [(TILED[0], CHUNKED), (TILED[1], UNSHARED)]
     ),
     "minicpmv4_6": Served(renumbered(), [(HALF, CHUNKED), (FEW, UNSHARED)]),
     "llava_next_video": Served(clips("llava_next_video"), [(FRAMES, {**CHUNKED, **ONE_CLIP})]),

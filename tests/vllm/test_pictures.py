@@ -18,6 +18,7 @@ from tokenprune_adapters.vllm.hook import (
     let_pictures_bring_positions,
     refuse_narrow_attention,
     refuse_no_llm,
+    refuse_other_prompts,
     started,
 )
 from tokenprune_adapters.vllm.names import CPU_WORKER, WORDED
@@ -48,10 +49,14 @@ def grids(name: str, *stages: dict[str, Any]) -> ServedGrids:
     return served
 
 
-@pytest.mark.parametrize("name", ["llava_next", "llava_onevision", "llava_onevision-resized"])
+@pytest.mark.parametrize(
+    "name", ["granite4_vision", "llava_next", "llava_onevision", "llava_onevision-resized"]
+)
 @pytest.mark.parametrize("size", [(64, 64), (32, 90), (70, 41)])
 def test_tokens_of_tiles(name: str, size: tuple[int, int]) -> None:
     case: Any = CASES[name]
+    if (why := case.missing()) is not None:
+        pytest.skip(why)
     high, wide = case.shown(Image(*size))
     dense = case.patches**2 + high * (wide + 1)
     served = tiles(name, UNIFORM)
@@ -105,6 +110,24 @@ def test_pixels_that_fit_a_grid() -> None:
     assert not served.fits((1, 4, 6), (20, numbers))
     assert not served.fits((1, 4, 6), (24, numbers // 2))
     assert not served.fits((1, 3, 8), (24, numbers)), "squares of 2 x 2"
+
+
+def test_pictures_of_a_model_that_hears_and_speaks() -> None:
+    import transformers
+
+    thinker = CASES["qwen2_5_omni"].config().to_dict()
+    config = transformers.Qwen2_5OmniConfig(thinker_config=thinker)
+    served = served_plan(config, {"stages": [{**HALF, "keep": 20}]})
+    assert isinstance(served, ServedGrids)
+    assert served.left((1, 10, 12)) == 20
+    assert served.clips() == [], "sound may stand between their frames"
+    inside = {"at": "encoder", "strategy": "evoprune", "keep": 0.6}
+    if CASES["qwen2_5_omni"].missing() is None:
+        assert served_plan(config, {"stages": [inside]}).left((1, 10, 12)) == 18
+    config.thinker_config.text_config.layer_types = ["sliding_attention"] * 4
+    config.thinker_config.text_config.sliding_window = 8
+    with pytest.raises(UnsupportedModelError, match="sliding windows"):
+        served_plan(config, {"stages": [HALF]})
 
 
 @pytest.mark.parametrize(
@@ -291,6 +314,12 @@ def test_attention_in_fp8_is_refused_where_a_plan_acts_in_a_tower() -> None:
     multimodal.mm_encoder_attn_dtype = "fp8"
     with pytest.raises(UnsupportedModelError, match="own type"):
         refuse_narrow_attention(multimodal)
+
+
+def test_prompts_that_are_made_without_the_plan_are_refused() -> None:
+    refuse_other_prompts(in_rust=False)
+    with pytest.raises(UnsupportedModelError, match="in Rust makes prompts without the plan"):
+        refuse_other_prompts(in_rust=True)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("idefics3", "image"), ("qwen3_vl", "video")])

@@ -17,6 +17,7 @@ from tokenprune_adapters.vllm.served import check_signals
 
 FOLLOWED = {
     "qwen2_5_vl": "Qwen2_5_VisionTransformerPretrainedModel",
+    "qwen2_5_omni_thinker": "Qwen2_5OmniVisionEncoder",
     "qwen3_vl": "Qwen3VLVisionModel",
     "qwen3_vl_moe": "Qwen3VLMoeVisionModel",
     "qwen3_5": "Qwen3_5VisionModel",
@@ -52,7 +53,8 @@ def inside(config: Any, plan: Plan) -> PrunedPackedEncoder | None:
         site,
         "Choose a method that reads features, or signals of this tower.",
     )
-    module = f"transformers.models.{config.model_type}.modeling_{config.model_type}"
+    family = config.model_type.removesuffix("_thinker")
+    module = f"transformers.models.{family}.modeling_{family}"
     with torch.device("meta"):
         tower = getattr(import_module(module), FOLLOWED[config.model_type])(config.vision_config)
     return packed_encoder(tower, plan)

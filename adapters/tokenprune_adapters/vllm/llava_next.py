@@ -40,7 +40,7 @@ class PlannedTiles:
     def served(self) -> ServedTiles:
         """The plan on this model."""
         info: Any = self
-        return _served(info.get_hf_config())
+        return served_tiles(info.get_hf_config())
 
     def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
         """Tokens that the plan leaves of a picture, newlines included.
@@ -97,12 +97,13 @@ class TokenpruneLlavaNextForConditionalGeneration(LlavaNextForConditionalGenerat
     @cached_property
     def served(self) -> ServedTiles:
         """The plan on this model."""
-        return _served(self.config)
+        return served_tiles(self.config)
 
     def _process_image_input(self, image_input: Any) -> list[Tensor]:
         """Projected features of every picture, `[left, d]`."""
         require_pixels(image_input)
-        return _kept(self.served, super()._process_image_input(image_input), image_input)
+        whole = super()._process_image_input(image_input)
+        return kept_of_tiles(self.served, whole, image_input["image_sizes"])
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -120,23 +121,31 @@ class TokenpruneLlavaOnevisionForConditionalGeneration(
     @cached_property
     def served(self) -> ServedTiles:
         """The plan on this model."""
-        return _served(self.config)
+        return served_tiles(self.config)
 
     def _process_image_input(self, image_input: Any) -> list[Tensor]:
         """Projected features of every picture, `[left, d]`."""
         require_pixels(image_input)
-        return _kept(self.served, super()._process_image_input(image_input), image_input)
+        whole = super()._process_image_input(image_input)
+        return kept_of_tiles(self.served, whole, image_input["image_sizes"])
 
 
-def _served(config: Any) -> ServedTiles:
+def served_tiles(config: Any) -> ServedTiles:
+    """The plan of a config whose pictures are stitched of tiles."""
     served = served_plan(config)
     assert isinstance(served, ServedTiles)
     return served
 
 
-def _kept(served: ServedTiles, stitched: Sequence[Tensor], image_input: Any) -> list[Tensor]:
-    sizes = image_input["image_sizes"].tolist()
+def kept_of_tiles(served: ServedTiles, whole: Sequence[Tensor], sizes: Tensor) -> list[Tensor]:
+    """What is left of every picture, `[left, d]`.
+
+    Args:
+        served: the plan.
+        whole: features `[L, d]` of every picture.
+        sizes: their heights and widths in pixels, `[pictures, 2]`.
+    """
     return [
-        served.kept(features, (height, width))
-        for features, (height, width) in zip(stitched, sizes, strict=True)
+        served.kept(features, (high, wide))
+        for features, (high, wide) in zip(whole, sizes.tolist(), strict=True)
     ]

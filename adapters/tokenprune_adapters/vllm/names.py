@@ -13,11 +13,14 @@ SERVED = {
     "LlavaNextForConditionalGeneration": "llava_next",
     "LlavaNextVideoForConditionalGeneration": "llava_clips",
     "LlavaOnevisionForConditionalGeneration": "llava_next",
+    "Granite4VisionForConditionalGeneration": "granite4",
     "Idefics3ForConditionalGeneration": "idefics3",
     "InternVLForConditionalGeneration": "internvl",
     "MiniCPMV4_6ForConditionalGeneration": "minicpm",
     "Mistral3ForConditionalGeneration": "mistral3",
     "SmolVLMForConditionalGeneration": "idefics3",
+    "Qwen2_5OmniForConditionalGeneration": "omni",
+    "Qwen2_5OmniModel": "omni",
     "Qwen2_5_VLForConditionalGeneration": "qwen_vl",
     "Qwen3VLForConditionalGeneration": "qwen_vl",
     "Qwen2VLForConditionalGeneration": "qwen_others",
@@ -51,6 +54,8 @@ UNSERVED = {
     "lfm2_vl": "on a CPU vLLM's answers without a plan aren't those of transformers",
     "minicpmv4_7": "its position ids are those of slices on their picture, which aren't followed",
     "paligemma": "its prompt sees itself both ways, which vLLM's attention on a CPU doesn't",
+    "qwen3_omni_moe": "features of several depths enter its LLM by code of its own in vLLM, which "
+    "isn't followed",
     "llama4": "layers of its LLM attend in chunks, which vLLM counts in the prompt that is left",
     "lighton_ocr": "vLLM takes its config for that of a Mistral 3, which transformers doesn't load",
 }
@@ -86,6 +91,14 @@ RELIED_ON = (
     *(
         f"{_MODELS}.llava:PixtralHFMultiModalProcessor.{name}"
         for name in ("_get_mm_fields_config", "_get_prompt_updates", "_postprocess_hf_mm_data")
+    ),
+    *(
+        f"{_MODELS}.granite4_vision:Granite4Vision{name}"
+        for name in (
+            "ForConditionalGeneration._get_all_layer_features",
+            "MultiModalProcessor._get_prompt_updates",
+            "ProcessingInfo.get_num_image_tokens",
+        )
     ),
     f"{_MODELS}.llava_next:LlavaNextForConditionalGeneration._process_image_input",
     f"{_MODELS}.llava_next:LlavaNextMultiModalProcessor._get_prompt_updates",
@@ -178,6 +191,16 @@ RELIED_ON = (
             "ProcessingInfo.get_mm_max_tokens_per_item",
         )
     ),
+    f"{_MODELS}.qwen2_5_omni_thinker:Qwen2_5OmniThinkerDummyInputsBuilder",
+    *(
+        f"{_MODELS}.qwen2_5_omni_thinker:Qwen2_5OmniThinker{name}"
+        for name in (
+            "ForConditionalGeneration._process_image_input",
+            "ForConditionalGeneration.get_mrope_input_positions",
+            "MultiModalProcessor._get_prompt_updates",
+            "ProcessingInfo.get_mm_max_tokens_per_item",
+        )
+    ),
     f"{_MODELS}.interfaces:supports_multimodal_pruning",
     "vllm.config.multimodal:MultiModalConfig.get_limit_per_prompt",
     "vllm.config.multimodal:MultiModalConfig.is_multimodal_pruning_enabled",
@@ -227,6 +250,7 @@ RELIED_ON = (
     "vllm.multimodal.processing:PromptReplacement",
     "vllm.multimodal.processing:PromptUpdateDetails.from_seq",
     "vllm.multimodal.processing:PromptUpdateDetails.select_token_id",
+    "vllm.envs:VLLM_USE_RUST_FRONTEND",
     "vllm.platforms:current_platform.is_cpu",
     "vllm.utils.gpu_sync_debug:gpu_sync_allowed",
     "vllm.v1.worker.cpu_worker:CPUWorker.load_model",

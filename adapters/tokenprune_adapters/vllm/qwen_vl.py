@@ -54,7 +54,7 @@ class PlannedGrids:
     def served(self) -> ServedGrids:
         """The plan on this model."""
         info: Any = self
-        return _served(info.get_hf_config())
+        return served_grids(info.get_hf_config())
 
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
         """Pictures, and clips where they are served."""
@@ -120,6 +120,8 @@ class PlannedPrompt(SeenItems):
                 target=whole.target,
                 replacement=partial(self._left, whole, out_mm_kwargs),
             )
+            if whole.modality in PIXELS
+            else whole
             for whole in updates
         ]
 
@@ -178,7 +180,7 @@ class PlannedItems:
     @cached_property
     def served(self) -> ServedGrids:
         """The plan on this model."""
-        return _served(self.config)
+        return served_grids(self.config)
 
     def _process_image_input(self, image_input: Any) -> tuple[Tensor, ...]:
         """Rows of all tokens `[N, d]` of every picture, behind a plan in the tower as `laid`."""
@@ -282,6 +284,8 @@ class PlannedItems:
             num_computed_tokens: tokens of the prompt in front of this step.
         """
         positions = mrope_positions.clone()
+        if not multimodal_embeddings:  # as in every step that decodes
+            return [], positions, int(positions.max()) + 1 - len(input_ids)
         with gpu_sync_allowed():
             ids = torch.as_tensor(input_ids, device=positions.device)
             behind = ids[num_computed_tokens:]
@@ -316,7 +320,8 @@ class TokenpruneQwen3VLForConditionalGeneration(
     """vLLM's Qwen3-VL, whose features are what the plan leaves, at every depth."""
 
 
-def _served(config: Any) -> ServedGrids:
+def served_grids(config: Any) -> ServedGrids:
+    """The plan of a config whose pictures are grids of tokens."""
     served = served_plan(config)
     assert isinstance(served, ServedGrids)
     return served

@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenprune.errors import UnsupportedCallError
 
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
-"""What the data of an item calls its pixels, by its kind."""
+"""What the data of an item calls its pixels, by its kind; sound has none."""
 
 
 class SeenItems:
@@ -36,7 +36,7 @@ class SeenItems:
         for kind, items in out_mm_kwargs.items():
             for item in items:
                 seen = {name: part.data for name, part in item.items()}
-                if PIXELS[kind] in seen and not self.fits(kind, seen):
+                if PIXELS.get(kind) in seen and not self.fits(kind, seen):
                     raise _refused(kind, seen[PIXELS[kind]], hf_processor_mm_kwargs)
         processor: Any = super()
         updates: Sequence[Any] = processor._get_prompt_updates(

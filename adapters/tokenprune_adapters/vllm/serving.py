@@ -24,8 +24,13 @@ def _llava(config: Any, plan: Plan) -> ServedPlan:
     return llava_pixtral(config, plan) if pixtral else one_size(config, plan)
 
 
+def _thinker(config: Any, plan: Plan) -> ServedPlan:
+    return grids(config.thinker_config, plan)
+
+
 #: How a plan is served, by the type of the model's config.
 FAMILIES: Mapping[str, Callable[[Any, Plan], ServedPlan]] = {
+    "granite4_vision": tiles,
     "llava": _llava,
     "llava_next": tiles,
     "llava_next_video": next_video,
@@ -37,6 +42,7 @@ FAMILIES: Mapping[str, Callable[[Any, Plan], ServedPlan]] = {
     "smolvlm": idefics,
     "qwen2_5_vl": grids,
     "qwen3_vl": grids,
+    "qwen2_5_omni": _thinker,
     "qwen2_vl": grids,
     "qwen3_vl_moe": grids,
     "qwen3_5": grids,
@@ -77,7 +83,8 @@ def served_plan(config: Any, plan: Any = None) -> ServedPlan:
         )
     served = FAMILIES[config.model_type](config, load_plan(given))
     # without masks that could be cut, every window is counted in places of the prompt
-    if served.plan.stages and llm_layers.window(config.text_config, (), flat=False) is not None:
+    llm = getattr(config, "thinker_config", config).text_config
+    if served.plan.stages and llm_layers.window(llm, (), flat=False) is not None:
         raise UnsupportedModelError(
             f"{WINDOWS}.",
             where="config.text_config",

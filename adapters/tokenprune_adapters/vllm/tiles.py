@@ -1,7 +1,11 @@
-"""Plans on LLaVA-NeXT and -OneVision pictures: a stitched map of tiles, with newlines that stay."""
+"""Plans on pictures of LLaVA-NeXT, -OneVision and Granite 4 Vision.
+
+A stitched map of tiles, with newlines that stay.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +17,8 @@ from tokenprune.integrations import count, select
 from tokenprune.interface.places import Places
 from tokenprune.interface.serving import ServedPicture
 from tokenprune.plan import Plan
-from tokenprune_adapters.transformers.picture_places import tiled
+from tokenprune_adapters.transformers.granite4_vision import downsampled
+from tokenprune_adapters.transformers.picture_places import Read, tiled
 from tokenprune_adapters.vllm.frames import ServedFrames, frames
 from tokenprune_adapters.vllm.served import (
     ServedPlan,
@@ -27,6 +32,13 @@ from tokenprune_adapters.vllm.served import (
 Size = tuple[int, int]
 """Height and width in pixels."""
 
+CORES: Mapping[str, tuple[str, Read]] = {
+    "granite4_vision": ("Granite4VisionModel", downsampled),
+    "llava_next": ("LlavaNextModel", tiled),
+    "llava_onevision": ("LlavaOnevisionModel", tiled),
+}
+"""The library's cores by the type of the config, and what tells how their tiles are arranged."""
+
 
 @dataclass(frozen=True)
 class ServedTiles(ServedPlan):
@@ -34,11 +46,13 @@ class ServedTiles(ServedPlan):
 
     Attributes:
         core: the library's model without modules, whose code arranges the tiles.
+        arranged: tells how.
         canvases: sizes that a picture may be laid on.
         frames: the plan on clips, where the family has them.
     """
 
     core: Any
+    arranged: Read
     canvases: tuple[Size, ...]
     frames: ServedFrames | None = None
     _places: dict[Size, Places] = field(default_factory=dict, repr=False)
@@ -47,7 +61,7 @@ class ServedTiles(ServedPlan):
         """The placeholders of a picture: units of its tiles, and newlines."""
         if size not in self._places:
             sizes = torch.tensor([size])
-            (self._places[size],) = tiled(self.core, {"image_sizes": sizes}, ())
+            (self._places[size],) = self.arranged(self.core, {"image_sizes": sizes}, ())
         return self._places[size]
 
     def left(self, size: Size) -> int:
@@ -98,7 +112,7 @@ class ServedTiles(ServedPlan):
 
 
 def tiles(config: Any, plan: Plan) -> ServedTiles:
-    """The plan on a LLaVA-NeXT or -OneVision, checked.
+    """The plan on a LLaVA-NeXT, a LLaVA-OneVision or a Granite 4 Vision, checked.
 
     Raises:
         PlanError: the plan can't be served, with the reason.
@@ -116,19 +130,19 @@ def tiles(config: Any, plan: Plan) -> ServedTiles:
         )
     canvases = tuple((height, width) for height, width in config.image_grid_pinpoints)
     clips = frames(config, plan, 2, 1) if config.model_type == "llava_onevision" else None
-    return ServedTiles(plan, cached(config), _core(config), canvases, clips)
+    core, arranged = _core(config)
+    return ServedTiles(plan, cached(config), core, arranged, canvases, clips)
 
 
-def _core(config: Any) -> Any:
-    """The library's core with its config and nothing else."""
+def _core(config: Any) -> tuple[Any, Read]:
+    """The library's core with its config and nothing else, and what tells of its tiles."""
     import transformers
 
-    kinds = {
-        "llava_next": transformers.LlavaNextModel,
-        "llava_onevision": transformers.LlavaOnevisionModel,
-    }
-    kind = kinds[config.model_type]
+    name, arranged = CORES[config.model_type]
+    kind = getattr(transformers, name)
     core = kind.__new__(kind)
     nn.Module.__init__(core)
     core.config = config
-    return core
+    if config.model_type == "granite4_vision":  # what the arrangement of its tiles reads besides
+        core.downsample_rate, core.layerwise_projectors = config.downsample_rate, ()
+    return core, arranged

@@ -23,7 +23,8 @@ def _omni(processor: str) -> Callable[[Any, Any], Any]:
         )
         # the size of clips that the class names counts above the one that is saved
         kind: Any = type(built)
-        kind.videos_kwargs = {**kind.videos_kwargs, "size": SETTINGS["size"]}
+        if hasattr(kind, "videos_kwargs"):
+            kind.videos_kwargs = {**kind.videos_kwargs, "size": SETTINGS["size"]}
         return built
 
     return build
