@@ -38,7 +38,7 @@ class PlanHook:
         Raises:
             TokenpruneError: what can't be served, and what would be right.
         """
-        from vllm import __version__
+        from vllm import __version__, envs
         from vllm.logger import init_logger
         from vllm.platforms import current_platform
 
@@ -48,6 +48,7 @@ class PlanHook:
         model = vllm_config.model_config
         vllms_own(model).verify_and_update_config(vllm_config)
         served = served_plan(model.hf_config)
+        refuse_other_prompts(in_rust=envs.VLLM_USE_RUST_FRONTEND)
         refuse_options(vllm_config)
         worded = WORDED.get(model.hf_config.model_type)
         refuse_no_llm(
@@ -180,6 +181,24 @@ def refuse_options(vllm_config: Any) -> None:
     for option, (given, why, remedy) in wrong.items():
         if given:
             raise UnsupportedModelError(f"{why}.", where=option, remedy=remedy)
+
+
+def refuse_other_prompts(*, in_rust: bool) -> None:
+    """Refuse a frontend that counts the places of pictures by code of its own.
+
+    Args:
+        in_rust: whether prompts are made by vLLM's frontend in Rust.
+
+    Raises:
+        UnsupportedModelError: it would count those of whole pictures, and the first would end the
+            engine.
+    """
+    if in_rust:
+        raise UnsupportedModelError(
+            "vLLM's frontend in Rust makes prompts without the plan.",
+            where="VLLM_USE_RUST_FRONTEND",
+            remedy="Leave it away, or set it to 0.",
+        )
 
 
 def refuse_no_llm(multimodal: Any, worded: str | None) -> None:
