@@ -184,7 +184,7 @@ class Flow:
             # the input was shortened
             withheld = self._shortened and not self.spec.placed
             return replace(call, positions=None) if withheld else call
-        level, goes_on = self.layout.standing(layer), self.mode == "continue"
+        level, goes_on = self.layout.counted(layer), self.mode == "continue"
         mask, flat = call.mask, layer in self.spec.flat_layers
         if self.ahead is not None and not (flat or self.windows):
             mask = self.ahead.narrow(layer, level, mask, flat=self.flat)
@@ -236,7 +236,7 @@ class Flow:
             return renumbered(call.positions, level.removed)
         removed = level.ahead
         if self.ahead is not None:
-            removed = removed + self.ahead.layout.standing(layer).removed
+            removed = removed + self.ahead.layout.counted(layer).removed
         return renumbered(call.positions, removed, level.column)
 
     def _own_mask(self, known: Behind, layer: int, call: LayerCall) -> Tensor | None:

@@ -131,7 +131,7 @@ class LayerRunner:
         number, left, layout = stage.site.layer, state.left, flow.layout
         hidden = given.hidden.flatten(2)
         if waiting(left.rows) or (stage.prunes_text and waiting(left.texts)):
-            before = layout.before(number)
+            before = layout.counted(number)
             signals = self.reader.read(state, flow, stage, given)
             decision, rows, texts = cut(
                 call, stage, hidden, before, left.rows, left.texts, state.counted.arrived, signals

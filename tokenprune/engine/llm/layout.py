@@ -60,10 +60,10 @@ class Layout:
         cut = self.cut_before(layer)
         return self.entry if cut is None else cut.level
 
-    def before(self, layer: int) -> Level:
-        """The sequence that a stage in front of `layer` cuts: what it removes is counted on.
+    def counted(self, layer: int) -> Level:
+        """The sequence in layer `layer`, with removals counted from the LLM's input on.
 
-        In front of the first cut that is from nothing, since layers see the LLM's input as it is.
+        In front of the first cut none is counted, since layers see the LLM's input as it is.
         """
         cut = self.cut_before(layer)
         return self.entry.recounted() if cut is None else cut.level

@@ -44,7 +44,7 @@ def joined(front: Layout, new: Layout, *, trim: int, base: int) -> Layout:
         return Level(place, column, own, valid, (), ahead.padded or turn.padded, gone)
 
     cuts = {
-        number: Cut(both(front.standing(number), new.standing(number)), ())
+        number: Cut(both(front.counted(number), new.counted(number)), ())
         for number in sorted({*front.cuts, *new.cuts})
     }
     length, entry = front.length + new.length, both(front.entry, new.entry)
