@@ -73,11 +73,11 @@ def test_generate_refuses_by_name_and_goes_on(what: str) -> None:
         assert torch.equal(greedy(of, call), want)
 
 
-def test_images_behind_a_cache_are_refused() -> None:
+def test_a_mask_of_a_further_turn_alone_is_refused() -> None:
     of, call = model(), inputs(SHORT)
     with tokenprune.attach(of, COMBINATIONS["all"]), torch.no_grad():
         cache = cache_of(of(**call, use_cache=True))
-        with pytest.raises(UnsupportedCallError, match="KV cache"):
+        with pytest.raises(UnsupportedCallError, match="for a chat of 82 tokens"):
             of(**call, **with_cache(of, cache))
 
 

@@ -33,8 +33,8 @@ SURPLUS = ("labels",)
 #: PaliGemma's prompt sees itself both ways, and 1 is what follows in causal order.
 ANSWER_VALUES = {"PaliGemmaProcessor": {"token_type_ids": 1}}
 
-#: The kind of every token: some processors name it as an input, and give it only if asked.
-TOKEN_KINDS = "mm_token_type_ids"
+#: Arguments by which a processor gives all inputs that its model needs, by processor.
+ASKED = {"Cosmos3EdgeProcessor": {"return_mm_token_type_ids": True}}
 
 #: Processors to which lists of a prompt's own pictures are something else, such as pages.
 FLAT = ("GotOcr2Processor",)
@@ -53,9 +53,8 @@ PARTS = f"{PIXELS}_local"
 
 
 def asked(processor: Any) -> dict[str, bool]:
-    """Arguments by which a processor gives all that it names as inputs (Cosmos 3 Edge)."""
-    named = getattr(processor, "model_input_names", ())
-    return {f"return_{TOKEN_KINDS}": True} if TOKEN_KINDS in named else {}
+    """Arguments by which a processor gives all inputs that its model needs."""
+    return ASKED.get(type(processor).__name__, {})
 
 
 class Prompts:
