@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.families.calls import begun
+import tokenprune
+from tests.families.calls import begun, case_of
 from tests.families.case import Case
 from tests.families.plans import core
 from tests.mllm.calls import cache_of, with_cache
@@ -81,3 +82,29 @@ def taken_in_turns(model: Any, calls: list[Call], whole: Call) -> Tensor:
         given = with_cache(model, cache_of(out))
         found.append(out.logits)
     return torch.cat(found, dim=1)
+
+
+def assert_as_alone(name: str, padding: str, stages: Any, *, atol: float) -> None:
+    """Whether a batch of chats of two turns gives what each chat gives alone.
+
+    Args:
+        name: of the family.
+        padding: side of the padding, in both turns.
+        stages: the plan.
+        atol: what rounding may do.
+    """
+    case = case_of(name, "several")
+    model, (first, second) = case.create(torch.float64), turns(case, "several", padding)
+    later, own = behind(first, second), case.alone("several", padding, torch.float64)
+    mask, length = later["attention_mask"], first["input_ids"].shape[1]
+    where = mask.cumsum(dim=1) - 1
+    with tokenprune.attach(model, stages):
+        out = model(**first, position_ids=where[:, :length].clamp(min=0))
+        given = with_cache(model, cache_of(out))
+        found = model(**later, position_ids=where[:, length:], **given).logits
+        for row, alone in enumerate(own):
+            negated = {k: -v if v.is_floating_point() else v for k, v in alone.items()}
+            calls = [alone, behind(alone, negated)]
+            wanted = taken_in_turns(model, calls, calls[1])[0, alone["input_ids"].shape[1] : -1]
+            got = found[row][second["attention_mask"][row].bool()]
+            torch.testing.assert_close(got, wanted, rtol=0, atol=atol)

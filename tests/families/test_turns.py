@@ -11,7 +11,17 @@ import torch
 import tokenprune
 from tests.families.calls import begun, case_of
 from tests.families.cells import UNFOLLOWED
-from tests.families.chats import answered, behind, chat, placed, said, step, taken_in_turns, turns
+from tests.families.chats import (
+    answered,
+    assert_as_alone,
+    behind,
+    chat,
+    placed,
+    said,
+    step,
+    taken_in_turns,
+    turns,
+)
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.plans import layers, plan
@@ -102,21 +112,7 @@ def test_pictures_may_stand_behind_turns_of_text_alone(positions: str) -> None:
 @torch.no_grad()
 def test_a_batch_of_chats_gives_what_they_give_alone(name: str, padding: str) -> None:
     """Rows have other numbers of pictures, and padding in both turns."""
-    case = case_of(name, "several")
-    model, (first, second) = case.create(torch.float64), turns(case, "several", padding)
-    later, own = behind(first, second), case.alone("several", padding, torch.float64)
-    mask, length = later["attention_mask"], first["input_ids"].shape[1]
-    where = mask.cumsum(dim=1) - 1
-    with tokenprune.attach(model, early("uniform")):
-        out = model(**first, position_ids=where[:, :length].clamp(min=0))
-        given = with_cache(model, cache_of(out))
-        found = model(**later, position_ids=where[:, length:], **given).logits
-        for row, alone in enumerate(own):
-            negated = {k: -v if v.is_floating_point() else v for k, v in alone.items()}
-            calls = [alone, behind(alone, negated)]
-            wanted = taken_in_turns(model, calls, calls[1])[0, alone["input_ids"].shape[1] : -1]
-            got = found[row][second["attention_mask"][row].bool()]
-            torch.testing.assert_close(got, wanted, rtol=0, atol=EXACT)
+    assert_as_alone(name, padding, early("uniform"), atol=EXACT)
 
 
 @pytest.mark.parametrize("name", ["llava", "llava_next"])

@@ -87,3 +87,24 @@ class SegmentedAdapter(SegmentedRows, AnySizeAdapter):
 def norm_of_rows(original: Callable[..., Any], hidden_states: Tensor) -> Tensor:
     """A norm behind the blocks, which leaves rows of zeros, those of removed units, as they are."""
     return torch.where(hidden_states.any(dim=-1, keepdim=True), original(hidden_states), 0)
+
+
+class UnrotatedSquares(SegmentedAdapter):
+    """Towers where a square of patches is a unit, and blocks don't rotate."""
+
+    @property
+    def side(self) -> int:
+        """Rows and columns of patches of a unit."""
+        config: Any = self.model.config
+        return int(config.spatial_merge_size)
+
+    @property
+    def members(self) -> int:
+        """Rows of a unit."""
+        return self.side**2
+
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
+    ) -> tuple[Tensor, Tensor]:
+        """Both `[1, H, R, d]` as they are."""
+        return query, key

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from tokenprune.interface.calls import Arguments
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.foreseen import numbers, with_numbers
-from tokenprune_adapters.transformers.any_size import SegmentedAdapter
+from tokenprune_adapters.transformers.any_size import UnrotatedSquares
 from tokenprune_adapters.transformers.vit_family_names import COSMOS3, VisionNames
 
 _PART = "transformers.models.cosmos3_edge.modeling_cosmos3_edge.Cosmos3EdgeVision"
 
 
-class Cosmos3VisionAdapter(SegmentedAdapter):
-    """Cosmos3EdgeVisionModel, where a square of patches is a unit and blocks don't rotate.
+class Cosmos3VisionAdapter(UnrotatedSquares):
+    """Cosmos3EdgeVisionModel, whose positions are learned ones.
 
     What makes a row of every unit stands in the model.
     """
@@ -29,25 +27,8 @@ class Cosmos3VisionAdapter(SegmentedAdapter):
     raster: ClassVar[bool] = True
     last_norm: ClassVar[str] = "post_layernorm"
 
-    @property
-    def side(self) -> int:
-        """Rows and columns of patches of a unit."""
-        config: Any = self.model.config
-        return int(config.spatial_merge_size)
-
-    @property
-    def members(self) -> int:
-        """Rows of a unit."""
-        return self.side**2
-
     def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Squares of patches, whose members stand one behind the other; grids from the call."""
         kwargs = with_numbers(self, args, kwargs)
         side = self.side
         return Packing([(t, h // side, w // side) for t, h, w in numbers(kwargs)], side**2)
-
-    def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
-    ) -> tuple[Tensor, Tensor]:
-        """Both `[1, H, R, d]` as they are: positions are learned ones."""
-        return query, key
