@@ -28,9 +28,12 @@ from tokenprune.errors import (
 
 def refused(name: str, wanted: dict[str, Any], error: type[Exception], match: str) -> None:
     model = case_of(name).build()
+    before = [dict(vars(module)) for module in model.modules()]
     with pytest.raises(error, match=match):
         tokenprune.attach(model, wanted)
-    assert not any("forward" in module.__dict__ for module in model.modules())
+    for module, held in zip(model.modules(), before, strict=True):
+        assert vars(module).keys() == held.keys()
+        assert vars(module).get("forward") is held.get("forward")
 
 
 class Unfollowed(Mistral3Adapter):  # type: ignore[misc, valid-type]
