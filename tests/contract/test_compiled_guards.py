@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch._dynamo.exc import Unsupported
 
 import tokenprune
-from tests import models
+from tests import models, packed
 from tests.contract.cases import ENCODER_STAGES, ENCODERS, attached
 from tests.contract.compiling import assert_same, one_graph
 from tokenprune.errors import UnsupportedCallError
@@ -67,6 +68,18 @@ def test_no_guard_looks_up_the_fields_of_a_dataclass(stage: str, encoder: str) -
     model = ENCODERS[encoder].build(**{depth: acting["layer"] + 2})
     with attached(model, acting, keep=KEEP + 4):
         looked_at = guards(model, ENCODERS[encoder].inputs(1))
+    assert looked_at
+    assert [name for name in looked_at if "dataclass_fields" in name] == []
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@torch.no_grad()
+def test_no_guard_of_a_packed_tower_looks_up_the_fields_of_a_dataclass(family: str) -> None:
+    model = copy.deepcopy(packed.tower(family))
+    merging = {"strategy": "tome", "layer": 0, "keep": 0.7}
+    dropping = {"strategy": "fopru", "layer": 1, "keep": 0.5}
+    with tokenprune.attach(model, packed.plan(merging, dropping)):
+        looked_at = guards(model, packed.call(((1, 4, 8), (2, 8, 8))))
     assert looked_at
     assert [name for name in looked_at if "dataclass_fields" in name] == []
 

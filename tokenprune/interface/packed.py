@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.calls import Arguments, Given
+from tokenprune.interface.records import changed
 from tokenprune.interface.signals import BLOCK_VIEWS, Companions, View
 from tokenprune.interface.sites import Grid
 
@@ -83,12 +84,12 @@ class Packing:
         place, rows = (
             part if part is None else part.to(device) for part in (self.place, self.rows)
         )
-        return replace(self, place=place, rows=rows)
+        return changed(self, place=place, rows=rows)
 
     def listed(self, device: torch.device) -> Packing:
         """The same on a device, with the rows of all units as a table: looking some up is cheap."""
         units = torch.arange(self.units, device=device)
-        return replace(self, place=None, rows=self.moved(device).members_of(units))
+        return changed(self, place=None, rows=self.moved(device).members_of(units))
 
     def grouped(self, side: int) -> Packing:
         """Squares of `side` x `side` units of one row each as units.
@@ -104,7 +105,8 @@ class Packing:
             grids.append(units)
             rows.append(own + start)
             start += own.numel()
-        return Packing(grids, side**2, rows=self.members_of(torch.cat(rows)).flatten(1))
+        rows_of_units = self.members_of(torch.cat(rows)).flatten(1)
+        return Packing(grids, side**2, place=None, rows=rows_of_units)
 
     def clips(self, frames: Sequence[int]) -> Packing:
         """Pictures one behind the other as frames of clips.
@@ -126,7 +128,7 @@ class Packing:
                 )
             found.append((count * mine[0][0], *mine[0][1:]))
             start += count
-        return replace(self, grids=found)
+        return changed(self, grids=found)
 
 
 class PackedEncoderAdapter(EncoderAdapter):

@@ -2,8 +2,8 @@
 
 A compiled graph looks up at every call what was read of Python while it was traced. Of
 `dataclasses.replace`, and in torch 2.11 of a frozen dataclass made without a field that has a
-default, these are the descriptions of the class's fields, many for one record. So code that is
-traced in dense towers makes such records with all of their fields, and changes them by `changed`.
+default, these are the descriptions of the class's fields, many for one record. So the engine makes
+such records with all of their fields where a tower is traced, and changes them by `changed`.
 """
 
 from __future__ import annotations

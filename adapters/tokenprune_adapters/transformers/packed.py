@@ -95,7 +95,8 @@ class PackedVisionAdapter(SegmentedRows):
         grids = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         units = [(t, h // side, w // side) for t, h, w in grids]
         order = kwargs.get(names.ORDER)
-        return Packing(units, side**2, None if order is None else order.argsort())
+        place = None if order is None else order.argsort()
+        return Packing(units, side**2, place=place, rows=None)
 
     def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """All that the tower works out of the grids; grids and borders as text."""

@@ -30,7 +30,7 @@ class Order:
     rows: Tensor
     member: Tensor | None
     back: Tensor | None
-    stackwise: bool = False
+    stackwise: bool
 
     @classmethod
     def of(
@@ -50,7 +50,7 @@ class Order:
         back = torch.empty_like(member).scatter(
             0, member, torch.arange(len(member), device=member.device)
         )
-        return cls(shapes, members, left, member, back)
+        return cls(shapes, members, left, member, back, stackwise=False)
 
     @property
     def place(self) -> Tensor:

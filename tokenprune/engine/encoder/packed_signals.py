@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -22,6 +22,7 @@ from tokenprune.engine.lines import each, flat
 from tokenprune.engine.stages import EncoderSite
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import PackedEncoderAdapter
+from tokenprune.interface.records import changed
 from tokenprune.interface.signals import PADDED, BlockAttention, BlockBefore, Signal, read
 
 Kind = Literal["masked", "padded", "exact"]
@@ -110,7 +111,7 @@ class PackedStep:
                 raise _padded(asked)
             masked = isinstance(self.segments, Pictures)
             segments, biases = self.others("padded" if masked else "exact")
-            return replace(self, segments=segments, biases=biases, gathered=[]).read(wanted)
+            return changed(self, segments=segments, biases=biases, gathered=[]).read(wanted)
         parts = [read(asked, view) for view in self._views()]
         rows = {one.name: self.segments.join([part[one.name] for part in parts]) for one in asked}
         means = {name: self.order.means(values) for name, values in rows.items()}
@@ -126,7 +127,7 @@ class PackedStep:
             return views
         frames = segments.split(self._frames())
         return [
-            replace(view, share=length / rows.amax(dim=1))
+            changed(view, share=length / rows.amax(dim=1))
             for view, rows, length in zip(views, frames, segments.lengths, strict=True)
         ]
 

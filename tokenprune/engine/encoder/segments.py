@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
 import torch
@@ -34,10 +34,10 @@ class Segments:
     rows: Sequence[Tensor]
     back: Tensor | None
     order: Tensor
-    real: Sequence[Tensor] | None = None
-    share: Sequence[Sequence[float]] | None = None
-    repeated: bool = False
-    masks: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
+    real: Sequence[Tensor] | None
+    share: Sequence[Sequence[float]] | None
+    repeated: bool
+    masks: dict[tuple[int, torch.dtype], Tensor]
 
     @classmethod
     def of(cls, edges: Sequence[int], device: torch.device) -> Segments:
@@ -57,7 +57,8 @@ class Segments:
             part.view(-1, length)
             for part, (length, _) in zip(torch.split(order, counts), alike, strict=True)
         ]
-        return cls(rows, None if len(rows) == 1 else order.argsort(), order)
+        back = None if len(rows) == 1 else order.argsort()
+        return cls(rows, back, order, real=None, share=None, repeated=False, masks={})
 
     @classmethod
     def padded(cls, edges: Sequence[int], rows: Tensor) -> Segments:
@@ -78,7 +79,10 @@ class Segments:
         segment = torch.searchsorted(borders, rows, right=True) - 1
         place = torch.arange(len(rows), device=rows.device) - starts[segment]
         real = inside < starts.diff()[:, None]
-        return cls([table], segment * longest + place, table.flatten(), [real])
+        back = segment * longest + place
+        return cls(
+            [table], back, table.flatten(), real=[real], share=None, repeated=False, masks={}
+        )
 
     @classmethod
     def grouped(
@@ -132,6 +136,7 @@ class Segments:
             stacked(real.to(device), shapes) if total > rows else None,
             None if share is None else [[share[one] for one in group] for group in groups],
             repeated=True,
+            masks={},
         )
 
     @property
@@ -221,7 +226,9 @@ class Segments:
             shares = torch.split(line, [len(share) for share in self.share])
         parts = zip(query, key, value, biases, shares, reals, strict=True)
         return [
-            BlockAttention(q, k, v, bias, 0, share=share, real=real)
+            BlockAttention(
+                q, k, v, bias, 0, share=share, received=None, given=None, real=real, mask=None
+            )
             for q, k, v, bias, share, real in parts
         ]
 
