@@ -72,7 +72,8 @@ def identified(study: Study, check: int | None = None) -> list[Known]:
         TokenpruneError: a model or a task that doesn't fit, or a plan that fits none of them.
     """
     metrics = chosen_metrics(study.metrics)
-    environment = {name: describe_environment()[name] for name in FACTS}
+    here = describe_environment()
+    environment = {name: here[name] for name in FACTS}
     given, added, checked = list[Known](), list[Known](), list[TaskEntry]()
     all_cells, refused = cells(study), dict[str, TokenpruneError]()
     for _, several in groupby(all_cells, key=lambda cell: (cell.model, cell.task)):
