@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from tokenprune.cli import app
 from tokenprune.errors import DataError, PlanError
 from tokenprune.lab.calibrate import Flops, Target, Time, Within, calibrate
 from tokenprune.lab.calibrate.budgets import budgets_of
-from tokenprune.lab.studies import runners
+from tokenprune.lab.studies import Cell, Study, runners
 from tokenprune.lab.studies.model import ModelEntry, TaskEntry
 from tokenprune.plan import Average, load_plan
 
@@ -27,6 +29,23 @@ from tokenprune.plan import Average, load_plan
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model answers until it is stopped."""
     monkeypatch.setattr("tokenprune.lab.studies.model.LONG", 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _measured_once() -> Iterator[None]:
+    """Every keep is measured once for all tests, whatever folder it is recorded in."""
+    known: dict[str, Any] = {}
+    execute = runners.execute
+
+    def once(cell: Cell, study: Study) -> Any:
+        key = repr((cell.model, cell.task, cell.plan, study.batch_size, study.seed))
+        if key not in known:
+            known[key] = execute(cell, study)
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(runners, "execute", once)
+        yield
 
 
 @pytest.fixture(scope="module")

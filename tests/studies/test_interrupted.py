@@ -52,6 +52,7 @@ def test_ctrl_c_says_how_far_it_came_and_how_to_go_on(study: Path) -> None:
     assert not run_study(load_study(study)).failed
 
 
+@pytest.mark.usefixtures("replayed")
 def test_ctrl_c_in_one_process_leaves_what_is_recorded(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +10,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.processes import killed, started
 from tokenprune.cli import app
+from tokenprune.lab.studies import load_study, run_study
 
 pandas = pytest.importorskip("pandas", reason="only the page's plot needs pandas")
 
@@ -45,21 +42,11 @@ def journey(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def killed(path: Path) -> int:
-    """Start the page's command, kill it once a record is there, and count the records."""
-    command = [sys.executable, "-m", "tokenprune", "study", path.name]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline, cells = time.monotonic() + 300, path.parent / "three" / "cells"
-    while not list(cells.glob("*.json")) and child.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    return len(list(cells.glob("*.json")))
-
-
 def test_the_pages_journey(journey: Path) -> None:
-    left = killed(journey)
+    study = load_study(journey)
+    with killed(started(run_study, study), lambda: any(study.out.glob("cells/*.json"))):
+        pass
+    left = len([*study.out.glob("cells/*.json")])
     assert 1 <= left <= 10
     runner = CliRunner()
     result = runner.invoke(app, ["study", journey.name])

@@ -53,6 +53,8 @@ def test_unreadable_pictures_end_a_study_before_it_runs(study: Path) -> None:
 
 
 def test_unchecked_they_cost_their_own_samples(study: Path) -> None:
+    stage = {"at": "pre_llm", "strategy": "uniform", "keep": 8}
+    change(study, plans=[{"plan": {"stages": [stage]}, "name": "picked"}], add_random=False)
     rows = (study.parent / "asked.jsonl").read_text()
     (study.parent / "asked.jsonl").write_text(rows * 2)
     (study.parent / "broken.png").write_bytes(b"no picture")

@@ -57,6 +57,7 @@ class Plugin:
         register(self.kind)
 
 
+@pytest.mark.usefixtures("replayed")
 def test_a_reporter_is_told_of_every_cell_once(study: Path) -> None:
     loaded, toy, later = load_study(study), Toy(), Toy()
     done = run_study(loaded, reporters=[toy])
@@ -73,6 +74,7 @@ def test_a_reporter_is_told_of_every_cell_once(study: Path) -> None:
 
 
 @pytest.mark.parametrize("breaks", ["started", "finished", "ended"])
+@pytest.mark.usefixtures("replayed")
 def test_a_failing_reporter_is_one_warning_and_loses_nothing(study: Path, breaks: str) -> None:
     good = Toy()
     with warnings.catch_warnings(record=True) as caught:
@@ -215,6 +217,7 @@ def test_trackio_itself_without_a_network(
     assert logged["tokens/llm"] == 8
 
 
+@pytest.mark.usefixtures("replayed")
 def test_the_command_line_names_runner_and_reporters(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

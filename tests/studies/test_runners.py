@@ -117,7 +117,7 @@ def test_a_cell_survives_its_journey(study: Path) -> None:
         there, settings = unpack(json.loads(json.dumps(pack(cell, loaded))))
         assert (there.number, there.name, there.plan) == (cell.number, cell.name, cell.plan)
         assert (there.model, there.task) == (cell.model, cell.task)
-        assert (settings.batch_size, settings.new_tokens) == (3, 1)
+        assert (settings.batch_size, settings.new_tokens) == (6, 1)
 
 
 def test_paths_do_not_depend_on_the_working_directory(

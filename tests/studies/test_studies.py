@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +13,7 @@ import yaml
 from PIL import Image
 
 from tests.models import IMAGE, PATCHES, SIDE
+from tests.processes import killed, started
 from tokenprune import hookimpl
 from tokenprune.errors import DataError, PlanError
 from tokenprune.interface.metric import Answered, Metric
@@ -225,26 +221,13 @@ def test_processes_give_the_same_answers(finished: Path) -> None:
     assert [record.result["samples"] for record in done.records] == before
 
 
-_RUN = """
-import sys
-from pathlib import Path
-from tokenprune.lab.studies import load_study, run_study
-run_study(load_study(Path(sys.argv[1])))
-"""
-
-
 def test_a_run_beside_a_claim_is_killed_and_taken_up(study: Path) -> None:
     loaded = load_study(study)
     store, first = Store(loaded.out), digest(identified(loaded)[0][1])
     with store.claimed(first) as mine:
         assert mine
-        child = subprocess.Popen([sys.executable, "-c", _RUN, str(study)])
-        deadline = time.monotonic() + 300
-        while not list((loaded.out / "cells").glob("*.json")) and child.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+        with killed(started(run_study, loaded), lambda: any(loaded.out.glob("cells/*.json"))):
+            pass
         # cells run in their order, so the other process passed the claimed one over
         assert not store.path(first).exists()
         kept = len(list((loaded.out / "cells").glob("*.json")))

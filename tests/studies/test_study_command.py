@@ -60,6 +60,7 @@ def test_the_next_command_can_be_copied_whatever_the_folder_is_called(finished: 
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("replayed")
 def test_records_under_other_code_are_told(finished: Path) -> None:
     """The code has changed since all cells but one were recorded, and torch since that one."""
     store = Store(load_study(finished).out)
@@ -122,6 +123,7 @@ def test_compare_hands_study_files_on_and_says_so(
     assert run("compare", *args, "--keep", "4")[0] == 2
 
 
+@pytest.mark.usefixtures("replayed")
 def test_a_log_has_a_line_for_every_cell(study: Path) -> None:
     code, out = run("study", study)
     assert code == 0
@@ -138,6 +140,7 @@ def test_a_bad_file_ends_with_code_2(study: Path) -> None:
     assert run("study", study.parent / "none.yaml")[0] == 2
 
 
+@pytest.mark.usefixtures("replayed")
 def test_cells_left_to_another_run_end_with_code_1(study: Path) -> None:
     loaded = load_study(study)
     with Store(loaded.out).claimed(digest(identified(loaded)[1][1])):
