@@ -18,6 +18,7 @@ from tokenprune.lab.compare import (
     tables,
     write_record,
 )
+from tokenprune.lab.compare.entries import build_entries
 from tokenprune.lab.models import load_model
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host
@@ -35,13 +36,15 @@ def source(loaded: LoadedModel, settings: Settings, *pictures: Path) -> Source:
 @pytest.fixture(scope="module")
 def found(llava: LoadedModel) -> Comparison:
     told: list[tuple[int, int, str]] = []
-    settings = Settings(keeps=(16, 9), limit=4, batch_size=2, every=True, match="stage")
+    settings = Settings(keeps=(9,), limit=4, batch_size=4, every=True, match="stage")
     result = compare(source(llava, settings), llava, progress=lambda *news: told.append(news))
     assert [done for done, _, _ in told] == list(range(told[-1][1]))
     return result
 
 
-def test_every_training_free_strategy_stands_at_every_budget(found: Comparison) -> None:
+def test_every_training_free_strategy_stands_at_every_budget(
+    llava: LoadedModel, found: Comparison
+) -> None:
     kinds = host().strategies
     free = {
         name: kind
@@ -49,8 +52,11 @@ def test_every_training_free_strategy_stands_at_every_budget(found: Comparison) 
         if not issubclass(kind, TrainableStrategy) and name not in WITH_TEXT_TOWER
     }
     fixed = {name for name, kind in free.items() if kind.length != "own"}
-    main = [row for row in found.results if row.run.entry.group == "plans"]
-    at = {(row.name, row.keep) for row in main}
+    several = Settings(keeps=(16, 9), every=True, match="stage")
+    entries = [entry for entry in build_entries(llava, several)[0] if entry.group == "plans"]
+    at = {(entry.name, entry.keep) for entry in entries}
+    main = {(row.name, row.keep) for row in found.results if row.run.entry.group == "plans"}
+    assert {(name, keep) for name, keep in at if keep == "9" or keep.startswith("own")} <= main
     assert {(name, keep) for name in fixed for keep in ("16", "9")} <= at
     assert {(name, "own") for name in free.keys() - fixed - {"prumerge"}} <= at
     assert {("vscan 2-stage", f"avg {keep} + 0.333") for keep in (16, 9)} <= at
@@ -139,7 +145,7 @@ def test_the_record_is_complete_json(found: Comparison, tmp_path: Path) -> None:
         assert len(row["right"]) == 4
         assert sum(row["right"]) / 4 == row["accuracy"]["value"]
     assert data["results"][0]["plan"].startswith("schema_version: 1")
-    assert load_plan(found_plan(data)).stages[0].keep == 16
+    assert load_plan(found_plan(data)).stages[0].keep == 9
     assert list(tmp_path.iterdir()) == [path]
     write_record(found, path)
     assert not {"answers", "right"} & json.loads(path.read_text())["dense"].keys()

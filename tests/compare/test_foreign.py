@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +118,17 @@ BROKEN = {
 }
 
 
+@contextmanager
+def few(*names: str) -> Iterator[None]:
+    """Compare these of the strategies that ship instead of a dozen."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tokenprune.lab.compare.chosen.DOZEN", names)
+        yield
+
+
 @pytest.fixture(scope="module")
 def found(llava: LoadedModel) -> Comparison:
-    with register_plugin(registering(Sound, *BROKEN), "foreign"):
+    with register_plugin(registering(Sound, *BROKEN), "foreign"), few("evoprune", "fastv"):
         settings = Settings(keeps=(9,), limit=6, batch_size=2, positions="original", match="stage")
         return compared(llava, settings)
 
@@ -154,12 +164,9 @@ def test_a_strategy_that_the_user_names_fails_loudly(
         compared(llava, Settings([("mine", load_plan({"stages": [stage]}))], limit=2))
 
 
-def test_processes_leave_the_row_out_too(
-    llava: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_leave_the_row_out_too(llava: LoadedModel) -> None:
     """Processes don't know a plugin that was registered by hand, so nothing of it can run."""
-    monkeypatch.setattr("tokenprune.lab.compare.chosen.DOZEN", ("fastv",))
-    with register_plugin(registering(Sound), "foreign"):
+    with register_plugin(registering(Sound), "foreign"), few("fastv"):
         settings = Settings(keeps=(9,), limit=2, positions="original", jobs=2, match="stage")
         result = compared(llava, settings)
     assert any("there is no strategy 'tp-sound'" in line for line in result.left_out)
@@ -169,7 +176,7 @@ def test_processes_leave_the_row_out_too(
 def test_the_command_ends_well(llava_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "record.json"
     arguments = ["compare", "--model", llava_folder, "--keep", 9, "--limit", 2, "--out", out]
-    with register_plugin(registering(Sound, Raising, Needy), "foreign"):
+    with register_plugin(registering(Sound, Raising, Needy), "foreign"), few("fastv"):
         done = CliRunner().invoke(app, [str(one) for one in arguments])
     assert done.exit_code == 0, done.output
     record = json.loads(out.read_text())

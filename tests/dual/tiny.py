@@ -30,13 +30,18 @@ LENGTH = 16
 STEPS = 60
 
 
-def save_clip(folder: Path) -> Path:
-    """A CLIP with its processor."""
+def save_clip(folder: Path, *, fitted: bool = True) -> Path:
+    """A CLIP with its processor.
+
+    Args:
+        folder: where.
+        fitted: whether it has learned the colours.
+    """
     from transformers import CLIPImageProcessor, CLIPProcessor
 
     size = {"height": IMAGE, "width": IMAGE}
     images = CLIPImageProcessor(size={"shortest_edge": IMAGE}, crop_size=size)
-    return _saved(folder, models.clip, CLIPProcessor(images, tokenizer()))
+    return _saved(folder, models.clip, CLIPProcessor(images, tokenizer()), fitted)
 
 
 def save_siglip(folder: Path) -> Path:
@@ -111,9 +116,10 @@ def save_colours(folder: Path, each: int = 2) -> Path:
     return folder
 
 
-def _saved(folder: Path, build: Callable[..., Any], processor: Any) -> Path:
+def _saved(folder: Path, build: Callable[..., Any], processor: Any, fitted: bool = True) -> Path:
     model = build()
-    _fit(model, processor)
+    if fitted:
+        _fit(model, processor)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -25,7 +25,7 @@ from tokenprune.engine.llm import runner as language
 from tokenprune.engine.patching import Patches
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.interface.placement import PreLlm
-from tokenprune.lab.verify import batching
+from tokenprune.lab.verify import batching, run
 from tokenprune.plugins.host import register_plugin
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -182,6 +182,14 @@ STAGES = [TOME, {**FOPRU, "keep": 0.5}, FASTV]
 OTHERS = {"a lost mask": [FASTV]}  # a shortened prompt goes without its padding
 
 
+def alone(patch: pytest.MonkeyPatch, key: str) -> None:
+    """Run one row by itself, and `counts`, in front of which the model is widened."""
+    for table in ("RESTORING", "OTHERS"):
+        checks = getattr(run, table)
+        kept = {name: check for name, check in checks.items() if name in (key, "counts")}
+        patch.setattr(run, table, kept)
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_row_that_should_finds_the_fault(
     fresh: LoadedModel, monkeypatch: pytest.MonkeyPatch, name: str
@@ -189,6 +197,7 @@ def test_the_row_that_should_finds_the_fault(
     plant, key = FAULTS[name]
     with monkeypatch.context() as patch:
         plant(patch)
+        alone(patch, key)
         found = verified(fresh, OTHERS.get(name, STAGES))
     assert key in {row.key for row in found.failed}, found.rows
     assert found.row(key).note or found.row(key).difference
@@ -200,6 +209,7 @@ def test_only_differences_of_the_size_of_the_models_own_are_put_down_to_it(
 ) -> None:
     """A model that answers otherwise in a batch doesn't hide a plan that does much more so."""
     cross_talk(monkeypatch)
+    alone(monkeypatch, "batch")
     monkeypatch.setattr(batching, "_dense", lambda *_: own)
     assert verified(fresh, STAGES).row("batch").status == status
 
