@@ -48,7 +48,7 @@ def run(place: Path) -> Run:
     """Write a study beside the pictures and run it."""
 
     def ran(models: list[Any], tasks: list[Any], **more: Any) -> Ran:
-        data = {"out": "records", "plans": PLANS, "batch_size": 5, **more}
+        data = {"out": "records", "plans": PLANS, "batch_size": 12, **more}
         named = [model if isinstance(model, dict) else {"name": str(model)} for model in models]
         file = place / "study.yaml"
         file.write_text(yaml.safe_dump({**data, "models": named, "tasks": tasks}))

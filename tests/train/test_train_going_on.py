@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.processes import killed, started
 from tests.train.test_train_run import same
 from tests.train.tiny import picture, plan, run, tiny
 from tokenprune.errors import CheckpointError, DataError
@@ -72,42 +70,28 @@ def test_where_no_state_is_sound_the_error_says_so(tmp_path: Path) -> None:
     run("vistog", tmp_path, restart=True)
 
 
-HELD = """
-import sys, time
-from pathlib import Path
-from tests.train.tiny import run
+def held(out: Path) -> None:
+    """Train, and stand still in the middle."""
 
-def tell(done, total, what):
-    if done == 3:
-        print("training", flush=True)
-        time.sleep(600)
+    def tell(done: int, total: int, what: str) -> None:
+        if done == 3:
+            out.with_name("held").touch()
+            time.sleep(600)
 
-run("vistog", Path(sys.argv[1]), tell=tell)
-"""
+    run("vistog", out, tell=tell)
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_two_runs_into_one_folder_are_refused(tmp_path: Path, restart: bool) -> None:
+def test_two_runs_into_one_folder_are_refused(tmp_path: Path) -> None:
     """Each would clear the other's states and write over its weights and record."""
-    whole, parts, root = tmp_path / "whole", tmp_path / "parts", Path(__file__).parents[2]
-    first = subprocess.Popen(
-        [sys.executable, "-c", HELD, str(parts)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])},
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert first.stdout is not None
-        assert first.stdout.readline() == b"training\n"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    with killed(started(held, parts), (tmp_path / "held").exists):
         before = {path: path.stat().st_mtime_ns for path in parts.rglob("*")}
-        with pytest.raises(DataError, match="another run is training into this folder") as caught:
-            run("vistog", parts, restart=restart)
-        assert caught.value.where == str(parts)
-        assert "another --out" in caught.value.remedy
-        assert {path: path.stat().st_mtime_ns for path in parts.rglob("*")} == before
-    finally:
-        first.send_signal(signal.SIGKILL)
-        first.communicate()
+        for restart in (False, True):
+            with pytest.raises(DataError, match="another run is training into this") as caught:
+                run("vistog", parts, restart=restart)
+            assert caught.value.where == str(parts)
+            assert "another --out" in caught.value.remedy
+            assert {path: path.stat().st_mtime_ns for path in parts.rglob("*")} == before
     # the lock went with its process, and the run with its states goes on
     assert run("vistog", parts).data["starts"] == 2
     run("vistog", whole)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.models import llava_clip
+from tests.processes import started
 from tests.train.tiny import KEEPS, plan, prepare, run, tiny
 from tests.train.tiny import picture as noise
 from tokenprune import attach
 from tokenprune.errors import BackendUnavailableError, CheckpointError, DataError, PlanError
 from tokenprune.lab.measure.telling import Tell
-from tokenprune.lab.train import TrainSettings, train
+from tokenprune.lab.train import TrainSettings, state, train
 from tokenprune.lab.train.state import StateFolder
 from tokenprune.plan import load_plan
 
@@ -104,36 +105,26 @@ def test_a_stopped_run_ends_like_one_that_was_not(strategy: str, tmp_path: Path)
     assert resumed.data["starts"] == 3
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from tests.train.tiny import run
-import tokenprune.lab.train.state as state
+def killed_while_saving(out: Path) -> None:
+    """Train, and die before the second state that is complete gets its name."""
+    plain, calls = os.rename, list[Any]()
 
-plain, calls = os.rename, []
+    def rename(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        plain(*args)
 
-def rename(*args):
-    calls.append(args)
-    if len(calls) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    plain(*args)
-
-state.os.rename = rename
-run("vistog", Path(sys.argv[1]))
-"""
+    state.os.rename = rename  # type: ignore[attr-defined]
+    run("vistog", out)
 
 
 def test_a_run_killed_while_it_saves_goes_on_from_the_state_before(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run("vistog", whole)
-    root = Path(__file__).parents[2]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(parts)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    process = started(killed_while_saving, parts)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     left = sorted(path.name for path in (parts / "state").iterdir())
     assert left == ["partial-00000004", "step-00000002"]
     assert run("vistog", parts).data["starts"] == 2

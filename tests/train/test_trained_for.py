@@ -35,7 +35,7 @@ def other() -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_model_is_refused_by_name(kind: str, tmp_path: Path) -> None:
-    plan = load_plan(run(kind, tmp_path, steps=20).plan)
+    plan = load_plan(run(kind, tmp_path, steps=4).plan)
     check_trained_for(tiny(), plan)
     with pytest.raises(CheckpointError) as caught:
         check_trained_for(other(), plan)
