@@ -124,7 +124,8 @@ def rows_of(sizes: Sequence[int], picks: int, rounds: int, least: float) -> list
         for name, sets, k, call in cases(tokens, picks):
             with count_flops() as counter:
                 call()
-            timed, flops = partial(_seconds, call), counter.total
+            flops: float = counter.total
+            timed = partial(_seconds, call)
             if sets == "count":
                 once[name] = call, counter.total
             if sets == DOUBLE:
