@@ -84,16 +84,20 @@ def query_key(
 def attention(model: Any, number: int, hidden: Tensor, place: Tensor | None) -> Tensor:
     """Softmax weights `[H, T, T]` of a layer on its input, without rotation if `place` is None."""
     query, key = query_key(model, number, hidden, place)
-    width = query.shape[2]
-    count, group = hidden.shape[0], query.shape[1] // key.shape[1]
-    weights = torch.zeros(query.shape[1], count, count)
-    for head in range(query.shape[1]):
+    count, heads, width = query.shape
+    group = heads // key.shape[1]
+    queries, keys = query.tolist(), key.tolist()
+    weights = torch.zeros(heads, count, count)
+    for head in range(heads):
         for t in range(count):
-            logits = [float(query[t, head] @ key[s, head // group]) for s in range(t + 1)]
+            logits = [
+                sum(a * b for a, b in zip(queries[t][head], keys[s][head // group], strict=True))
+                for s in range(t + 1)
+            ]
             most = max(logits)
             powers = [math.exp((value - most) / math.sqrt(width)) for value in logits]
-            for s, power in enumerate(powers):
-                weights[head, t, s] = power / sum(powers)
+            total = sum(powers)
+            weights[head, t, : t + 1] = torch.tensor([power / total for power in powers])
     return weights
 
 
@@ -115,8 +119,9 @@ def mean(weights: Tensor, queries: list[int]) -> list[float]:
 def spread(weights: Tensor) -> list[float]:
     """Mean weight over heads and all queries; those in front of a token give it none."""
     heads, count, _ = weights.shape
+    rows = weights.tolist()
     return [
-        sum(float(weights[h, q, j]) for h in range(heads) for q in range(count)) / (heads * count)
+        sum(rows[h][q][j] for h in range(heads) for q in range(count)) / (heads * count)
         for j in range(count)
     ]
 

@@ -20,8 +20,9 @@ from tests.models import IMAGE_TOKEN, PATCHES
 def test_a_batch_gives_what_its_samples_give_alone(kind: str, name: str) -> None:
     of, call = model(kind), inputs(SHORT, LONG, TEXT, [1, IMAGE_TOKEN, 2])
     with tokenprune.attach(of, COMBINATIONS[name]) as handle:
-        together, tokens = logits(of, call), greedy(of, call)
-        logits(of, call)
+        # what generates is the LLM, which doesn't know the tower
+        tokens = greedy(of, call) if kind == "clip" else None
+        together = logits(of, call)
         traced = handle.trace.images
         alone_traced = []
         for row, one in enumerate(split(call)):
@@ -29,7 +30,8 @@ def test_a_batch_gives_what_its_samples_give_alone(kind: str, name: str) -> None
             width = one["input_ids"].shape[1]
             torch.testing.assert_close(together[row, -width:], alone[0], atol=2e-5, rtol=1e-4)
             alone_traced += handle.trace.images
-            assert torch.equal(greedy(of, one)[0], tokens[row])
+            if tokens is not None:
+                assert torch.equal(greedy(of, one)[0], tokens[row])
     for batched, single in zip(traced, alone_traced, strict=True):
         for mine, own in zip(batched.steps, single.steps, strict=True):
             assert torch.equal(mine.anchor, own.anchor)
