@@ -76,12 +76,12 @@ def logits(model: Any, call: dict[str, Tensor], **more: Tensor) -> Tensor:
     return out
 
 
-def generated(model: Any, call: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def generated(model: Any, call: dict[str, Tensor], steps: int = STEPS) -> tuple[Tensor, Tensor]:
     """New tokens `[B, S]`, greedy, and the logits `[S, B, V]` that they were chosen by."""
     out = model.generate(
         **call,
-        max_new_tokens=STEPS + 1,
-        min_new_tokens=STEPS + 1,
+        max_new_tokens=steps + 1,
+        min_new_tokens=steps + 1,
         do_sample=False,
         output_logits=True,
         return_dict_in_generate=True,

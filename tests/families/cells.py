@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tokenprune_adapters.transformers.families import Family
 from torch import Tensor
 
 import tokenprune
 from tests.adapters.packed_oracle import hidden_units, removed
 from tests.families import any_size
-from tests.families.calls import generated, language
+from tests.families.calls import STEPS, generated, language
 from tests.families.case import Case
+from tests.families.cases import CASES
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.plans import LAYER, decoder, layers, plan
 from tests.families.scenes import Prompt
 from tests.families.towers import Drop, hidden_in
 from tokenprune.interface.trace import ImageTrace, Trace
+from tokenprune.plugins.host import host
 
 STAGES = ("encoder", "pre_llm", "decoder", "late", "all")
 """What acts: one of the three, those behind the tower together, or all three."""
@@ -75,11 +79,56 @@ GRIDS = ("image_grid_thw", "video_grid_thw")
 
 Pass = tuple[dict[int, Tensor], Tensor]
 """By block the units that are hidden in a pass through a packed tower, and its grids."""
+PADDINGS = ("left", "none")
+WHOLE = ("several", "left")
+"""Scene and padding of the cells in which every family has each kind of stage by itself."""
+FEW = 2
+"""Steps behind a prompt in other cells: one behind the prefill, and one behind a step."""
 
 
 def family(case: Case) -> str:
     """The family of a case, which may be a variant."""
     return case.name.partition("-")[0]
+
+
+def ways(case: Case) -> Iterator[str]:
+    """How a family goes through the engine: how its tower is followed, and what its LLM is like.
+
+    Scenes meet stages in the tower; padding meets them in the LLM's states, positions and masks.
+    """
+    towers = {"packed": PACKED, "any size": ANY_SIZE, "unfollowed": UNFOLLOWED}
+    yield next((kind for kind, names in towers.items() if family(case) in names), "pieces")
+    row = getattr(host().mllms[family(case)], "family", Family({}))
+    yield f"linear {case.name in LINEAR}, axes {row.apart}, own masks {row.masks}"
+
+
+@functools.cache
+def _first() -> frozenset[str]:
+    names: dict[str, str] = {}
+    for case in sorted(CASES.values(), key=lambda case: len(case.scenes), reverse=True):
+        for way in ways(case):
+            names.setdefault(way, case.name)
+    return frozenset(names.values())
+
+
+def thorough(case: Case) -> bool:
+    """Whether a family meets all combinations of stages, scenes and padding.
+
+    The first one of each of `ways` does, among those with the most scenes: combinations of others
+    run the same lines. What is their own are a scene's places, and how tower and LLM are called,
+    which cells of all stages together show.
+    """
+    return case.name in _first()
+
+
+def paddings(case: Case, scene: str) -> tuple[str, ...]:
+    """Kinds of padding that a family meets in a scene: in one of them all, else the first."""
+    return PADDINGS if thorough(case) or scene == WHOLE[0] else PADDINGS[:1]
+
+
+def steps_of(scene: str, padding: str) -> int:
+    """Steps behind the prompt of a cell."""
+    return STEPS if (scene, padding) == WHOLE else FEW
 
 
 def class_tokens(case: Case) -> int:
@@ -121,14 +170,14 @@ class Run:
         return max(float(states.abs().max()), float((self.scores - other.scores).abs().max()))
 
 
-def run(model: Any, call: dict[str, Tensor]) -> Run:
+def run(model: Any, call: dict[str, Tensor], steps: int = STEPS) -> Run:
     """Prefill and some steps, greedy."""
     states: list[Tensor] = []
     hook = language(model).register_forward_hook(
         lambda module, args, out: states.append(out.last_hidden_state)
     )
     try:
-        tokens, scores = generated(model, call)
+        tokens, scores = generated(model, call, steps)
     finally:
         hook.remove()
     return Run(states[0], tokens, scores)
@@ -167,10 +216,11 @@ def pruned(
     wanted: dict[str, Any],
     call: dict[str, Tensor],
     prompts: list[Prompt],
+    steps: int = STEPS,
 ) -> tuple[Run, Pruned]:
     """Prefill and steps with a plan, and what was decided in them."""
     with tokenprune.attach(model, wanted) as handle:
-        made = run(model, call)
+        made = run(model, call, steps)
         return made, Pruned(case, stages, model, call, prompts, handle.trace)
 
 

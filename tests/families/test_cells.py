@@ -2,10 +2,10 @@
 
 A test is all cells of a family and a scene, which share a model and the plain runs. It holds that
 keeping all changes no bit, that a shortened prompt equals the full one with the removed tokens
-hidden, over prefill and four steps, and that a detached model is as it was.
+hidden, over prefill and steps, and that a detached model is as it was.
 
-Stages in front of the LLM and inside of it, without those of the tower, act in one scene of every
-family: in others they do the same behind a tower that has stages of its own.
+Every family meets each kind of stage by itself, with four steps behind it, in one scene. In other
+scenes all stages act together, unless `thorough` tells that the family meets all combinations.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from tests.families.cells import (
     LINEAR,
     STAGES,
     UNFOLLOWED,
+    WHOLE,
     Run,
     content,
     cuts,
     family,
+    paddings,
     pruned,
     run,
+    steps_of,
+    thorough,
     tower_without,
     without,
 )
@@ -70,10 +74,18 @@ def refusal(case: Case, scene: str, stages: str) -> tuple[type[Exception], str] 
     return None
 
 
-def acting(case: Case, scene: str) -> list[str]:
-    """What acts in the cells of a case and a scene; `late` where cells of `all` don't hold it."""
-    alone = scene == "several" or refusal(case, scene, "all") is not None
-    return [stages for stages in STAGES if stages != "late" or alone]
+def acting(case: Case, scene: str, padding: str) -> list[str]:
+    """What acts in the cells of a case, a scene and a kind of padding.
+
+    What is refused is tried everywhere. `late` acts where cells of `all` don't hold it, too.
+    """
+    refused = [stages for stages in STAGES if refusal(case, scene, stages)]
+    together = "late" if "all" in refused else "all"
+    if (scene, padding) == WHOLE:
+        return list(STAGES)
+    if thorough(case):
+        return [stages for stages in STAGES if stages != "late" or stages == together]
+    return [*refused, together]
 
 
 @pytest.fixture(autouse=True)
@@ -113,11 +125,11 @@ def test_no_scene_is_missing() -> None:
 def test_keeping_all_changes_no_bit(name: str, scene: str) -> None:
     case = case_of(name, scene)
     model = case.build()
-    for padding in ("left", "none"):
+    for padding in paddings(case, scene):
         call = case.inputs(scene, padding)
         dense = logits(model, call)
         before = footprint(model)  # the library leaves hooks of its own in the first call
-        for stages in acting(case, scene):
+        for stages in acting(case, scene, padding):
             refused = refusal(case, scene, stages)
             if refused and refused[0] is UnsupportedModelError:
                 continue
@@ -131,13 +143,12 @@ def test_a_cell_equals_the_full_prompt_with_removed_tokens_hidden(
     name: str, scene: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = case_of(name, scene)
-    model, runs = case.build(torch.float64), list[tuple[dict[str, torch.Tensor], Run]]()
-    for padding in ("left", "none"):
+    model = case.build(torch.float64)
+    for padding in paddings(case, scene):
         call = case.inputs(scene, padding, torch.float64)
-        dense = run(model, call)
-        runs.append((call, dense))
+        dense = run(model, call, steps_of(scene, padding))
         before = footprint(model)
-        for stages in acting(case, scene):
+        for stages in acting(case, scene, padding):
             Drop.gone.clear()
             refused = refusal(case, scene, stages)
             if refused is not None:
@@ -147,8 +158,8 @@ def test_a_cell_equals_the_full_prompt_with_removed_tokens_hidden(
             else:
                 _equals(case, scene, padding, stages, dense, monkeypatch)
         assert footprint(model) == before
-    call, dense = runs[0]  # from before any plan
-    assert torch.equal(run(model, call).scores, dense.scores)
+        if (scene, padding) == WHOLE:
+            assert torch.equal(run(model, call).scores, dense.scores)
 
 
 def _refuses(
@@ -166,9 +177,10 @@ def _equals(
 ) -> None:
     model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     prompts = case.prompts(scene, padding)
-    short, decided = pruned(case, stages, model, content(case, stages, 0.5), call, prompts)
+    wanted, steps = content(case, stages, 0.5), steps_of(scene, padding)
+    short, decided = pruned(case, stages, model, wanted, call, prompts, steps)
     with without(decided, patch) as lost:
-        full = run(model, call)
+        full = run(model, call, steps)
     cell = f"{case.name}, {scene}, {padding}, {stages}"
     seen = call["attention_mask"].bool() & ~lost
     assert bool(lost.any()), cell
@@ -181,12 +193,13 @@ def _short_throughout(case: Case, scene: str, padding: str, stages: str) -> None
     """Linear attention sees the shortened prompt, so a row is held to a run on what is left."""
     model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     wanted, prompts = content(case, stages, 0.5), case.prompts(scene, padding)
-    batch, decided = pruned(case, stages, model, wanted, call, prompts)
+    steps = steps_of(scene, padding)
+    batch, decided = pruned(case, stages, model, wanted, call, prompts, steps)
     lost = gone(case, decided.trace, call["input_ids"], prompts)
     for row, alone in enumerate(case.alone(scene, padding, torch.float64)):
         if not bool(lost[row].any()):
             continue
-        _, decided = pruned(case, stages, model, wanted, alone, [prompts[row]])
+        _, decided = pruned(case, stages, model, wanted, alone, [prompts[row]], 0)
         found = cuts(decided)
         valid = call["attention_mask"][row].bool()
         assert torch.equal(found[-1][1][0], lost[row][valid])

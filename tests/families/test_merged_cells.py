@@ -15,7 +15,17 @@ import torch
 import tokenprune
 from tests.families.calls import case_of, language
 from tests.families.case import Case
-from tests.families.cells import LINEAR, cut_at, cuts, family, pruned, run
+from tests.families.cells import (
+    FEW,
+    LINEAR,
+    WHOLE,
+    cut_at,
+    cuts,
+    family,
+    paddings,
+    pruned,
+    run,
+)
 from tests.families.masked import hidden_from
 from tests.families.merging import (
     PLUGIN,
@@ -48,7 +58,7 @@ def test_a_cell_equals_one_in_which_loops_merge(
 ) -> None:
     case = case_of(name, scene)
     stages = "late" if refusal(case, scene, "all") else "all"
-    for padding in ("left", "none"):
+    for padding in paddings(case, scene):
         if name in LINEAR:
             _short_throughout(case, scene, padding, stages, monkeypatch)
         else:
@@ -59,18 +69,18 @@ def _equals(case: Case, scene: str, padding: str, stages: str, patch: pytest.Mon
     model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     prompts = case.prompts(scene, padding)
     Pair.made.clear()
-    short, decided = pruned(case, stages, model, content(case, stages, KEEP), call, prompts)
+    short, decided = pruned(case, stages, model, content(case, stages, KEEP), call, prompts, FEW)
     found = cuts(decided)
     with merged_in(decided, patch), cut_at(model, found):
-        full = run(model, call)
+        full = run(model, call, FEW)
     cell, lost = f"{family(case)}, {scene}, {padding}", found[-1][1]
     seen = call["attention_mask"].bool() & ~lost
     assert bool(lost.any()), cell
     assert torch.equal(short.tokens, full.tokens), cell
     assert short.apart(full, seen) < EXACT, cell
-    if padding == "left":  # it isn't what a drop of the same tokens gives
+    if (scene, padding) == WHOLE:  # it isn't what a drop of the same tokens gives
         with cut_at(model, found):
-            dropped = run(model, call)
+            dropped = run(model, call, FEW)
         assert short.apart(dropped, seen) > 1e-4, cell
 
 
@@ -81,11 +91,11 @@ def _short_throughout(
     model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     wanted, prompts = content(case, stages, KEEP), case.prompts(scene, padding)
     with tokenprune.attach(model, wanted):
-        batch = run(model, call)
+        batch = run(model, call, FEW)
     for row, alone in enumerate(case.alone(scene, padding, torch.float64)):
         if not bool(case.placeholders(alone).any()):
             continue
-        _, decided = pruned(case, stages, model, wanted, alone, [prompts[row]])
+        _, decided = pruned(case, stages, model, wanted, alone, [prompts[row]], 0)
         found = cuts(decided)
         kept = (~found[0][1][0]).nonzero()[:, 0]
         late = moved(groups(decided, -1), kept.tolist())
