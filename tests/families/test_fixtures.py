@@ -10,7 +10,7 @@ import torch
 from tests.families.calls import case_of, feature_rows, logits
 from tests.families.cases import CASES
 
-NEW, EXACT = 3, 1e-9
+NEW, EXACT = 2, 1e-9
 CELLS = [(name, scene) for name, case in CASES.items() for scene in case.scenes]
 
 
@@ -22,11 +22,10 @@ def test_forward_and_generation_run_and_repeat(name: str, scene: str, padding: s
     assert bool(call["attention_mask"].all()) == (padding == "none")
     first = logits(model, call)
     assert first.shape[:2] == call["input_ids"].shape
-    assert torch.equal(first, logits(model, case.inputs(scene, padding)))
     new = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
     out = model.generate(**call, **new)
     assert torch.equal(out[:, :-NEW], call["input_ids"])
-    assert torch.equal(out, model.generate(**call, **new))
+    assert torch.equal(first, logits(model, case.inputs(scene, padding)))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -64,17 +63,21 @@ def test_logits_depend_on_every_picture(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "scene"), CELLS)
-@pytest.mark.parametrize("padding", ["left", "right"])
-def test_a_padded_batch_gives_what_its_samples_give(name: str, scene: str, padding: str) -> None:
+def test_a_padded_batch_gives_what_its_samples_give(name: str, scene: str) -> None:
     case = case_of(name, scene)
-    model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
-    batch = logits(model, call, **case.positions(call))
-    worst = 0.0
-    for number, one in enumerate(case.alone(scene, padding, torch.float64)):
-        row = batch[number][call["attention_mask"][number].bool()]
-        alone = logits(model, one, **case.positions(one))[0]
-        worst = max(worst, float((row - alone).abs().max()))
-    assert worst < case.rounding
-    # rows of right padding are summed in the order of a row alone, so nothing may differ there
-    if padding == "left" and case.rounding > EXACT:
-        assert worst > EXACT, "the case can be held to less"
+    model = case.build(torch.float64)
+    single = [
+        logits(model, one, **case.positions(one))[0]
+        for one in case.alone(scene, dtype=torch.float64)
+    ]
+    for padding in ("left", "right"):
+        call = case.inputs(scene, padding, torch.float64)
+        batch, seen = logits(model, call, **case.positions(call)), call["attention_mask"].bool()
+        worst = max(
+            float((row[mask] - alone).abs().max())
+            for row, mask, alone in zip(batch, seen, single, strict=True)
+        )
+        assert worst < case.rounding, padding
+        # rows of right padding are summed in the order of a row alone: nothing has to differ there
+        if padding == "left" and case.rounding > EXACT:
+            assert worst > EXACT, "the case can be held to less"
