@@ -20,7 +20,7 @@ from tests.families.models.common import FIRST_WORD
 from tests.families.processors import RECIPES
 from tests.families.tokenizer import ALPHABET
 
-NEW = 3
+NEW = 2
 QUESTIONS = ["what is this?", "which color has the car?"]
 FIRST, SECOND, FRAMES = (60, 40), (210, 50), 4
 EVEN = ("idefics2", "aria")
@@ -93,7 +93,6 @@ def test_the_processor_makes_a_place_for_every_feature(
     call = asked(case, processor, *sizes)
     places = int(case.placeholders(call).sum())
     assert places == feature_rows(model, call, "image") > 0
-    assert logits(model, call).shape[:2] == call["input_ids"].shape
     out = model.generate(**call, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
     assert out.shape[1] == call["input_ids"].shape[1] + NEW
     assert len(processor.batch_decode(out[:, -NEW:])) == len(sizes)
