@@ -126,6 +126,6 @@ def suppressed(weight: Tensor, left: Tensor, keep: int) -> Tensor:
     for _ in range(keep):
         pick = weight.argmax(dim=1)
         picks.append(pick)
-        # What is picked comes last, also where rounding leaves it some weight.
-        weight = (weight * left[row, pick]).scatter(1, pick[:, None], -1.0)
+        # What is picked comes last, whatever later picks leave of its weight.
+        weight = (weight * left[row, pick]).where(weight >= 0, -1.0).scatter(1, pick[:, None], -1.0)
     return torch.stack(picks, dim=1)

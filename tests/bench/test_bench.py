@@ -91,6 +91,17 @@ def test_tokens_that_a_plan_restores_count_in_no_block_that_ran_without_them() -
     assert pruned < dense * (1 - 0.4 * (6 - first) / 6)
 
 
+def test_attentions_side_by_side_count_all() -> None:
+    from timm.models.vision_transformer import ParallelThingsBlock, VisionTransformer
+
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    model = VisionTransformer(**sizes, block_fn=ParallelThingsBlock).eval()
+    tokens, width = 17, 16
+    linear = 2 * tokens * 2 * (4 * width**2 + 8 * width**2)
+    found = by_formula(model, x=torch.zeros(1, 3, 32, 32))
+    assert found == linear + 2 * 4 * tokens**2 * width
+
+
 def test_experts_behind_one_tower_have_no_formula() -> None:
     from transformers import Qwen3MoeConfig
 

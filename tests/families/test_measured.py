@@ -181,7 +181,12 @@ def test_the_formula_follows_plans_inside_the_tower(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("qwen3_vl_moe", "has experts"), ("mistral3", "parted by picture")]
+    ("name", "words"),
+    [
+        ("qwen3_vl_moe", "has experts"),
+        ("mistral3", "parted by picture"),
+        ("qwen3_5", "keeps no keys"),
+    ],
 )
 def test_what_has_no_formula_is_refused(name: str, words: str) -> None:
     case = case_of(name)

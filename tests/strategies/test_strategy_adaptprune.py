@@ -114,6 +114,12 @@ def test_ties_and_weights_of_nothing_go_to_the_lower_index() -> None:
     assert kept(score, keys, torch.arange(6)[None], (1, 2, 3), 4) == [[0, 1, 2, 3]]
 
 
+def test_no_token_is_picked_twice_where_a_pick_leaves_the_others_nothing() -> None:
+    score, keys = torch.tensor([[0.9, 0.1, 0.2, 0.3]]), torch.ones(1, 4, 2)
+    wide = {"spread": 1e5, "likeness": 1.0}
+    assert kept(score, keys, torch.arange(4)[None], (1, 2, 2), 3, **wide) == [[0, 1, 2]]
+
+
 def test_keys_are_those_of_the_layer_itself_without_rotation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -53,13 +53,20 @@ def watched(model: nn.Module) -> Iterator[Watched]:
         spec = adapter.spec()
         encoders = _encoders(model, spec)
         for number, layer in enumerate(spec.layers):
-            _refuse_experts(layer)
+            if number in spec.flat_layers:
+                raise DataError(
+                    f"{type(layer).__name__} {number} keeps no keys, and linear attention, state "
+                    "spaces and convolutions have no formula here.",
+                    where=WHERE,
+                    remedy=REMEDY,
+                )
+            _refuse_other_weights(layer)
             hooks.append((layer, _of_layer(seen, layer, _width(adapter, spec, number))))
     else:
         encoders = [choose_encoder(model)]
     for encoder in encoders:
         for block in encoder.spec().blocks:
-            _refuse_experts(block)
+            _refuse_other_weights(block)
             hooks.append((block, _of_block(seen, encoder, block)))
     with ExitStack() as stack:
         for module, hook in hooks:
@@ -95,7 +102,10 @@ def _of_layer(seen: Watched, layer: nn.Module, width: int) -> Hook:
 
 
 def _of_block(seen: Watched, encoder: EncoderAdapter, block: nn.Module) -> Hook:
-    width = _linears(block)[0].in_features
+    hidden = _one_token(block)
+    with torch.no_grad():
+        query, _, _ = encoder.heads(block, hidden)
+    width = query.shape[1] * query.shape[3]
 
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         # what a plan restores behind a block neither came in nor took part
@@ -141,31 +151,35 @@ def _attention_flops(tokens: float, width: int) -> float:
 
 
 def _width(adapter: MllmAdapter, spec: MllmSpec, number: int) -> int:
-    """Channels of all query heads of an LLM layer; 0 for linear attention, which has no square."""
+    """Channels of all query heads of an LLM layer."""
     layer = spec.layers[number]
-    if number in spec.flat_layers:
-        return 0
-    first = _linears(layer)[0]
+    hidden = _one_token(layer)
     if adapter.no_query_key(layer) is not None:
-        return first.in_features
-    hidden = first.weight.new_zeros(1, 1, first.in_features)
+        return hidden.shape[2]
     with torch.no_grad():
         query, _ = adapter.query_key(layer, adapter.project(layer, hidden), None)
     return query.shape[1] * query.shape[3]
 
 
-def _refuse_experts(block: nn.Module) -> None:
-    """Refuse a block with stacked experts, of which every token runs through a few only.
+def _one_token(block: nn.Module) -> Tensor:
+    """Something that a block may be asked about, `[1, 1, D]`."""
+    first = _linears(block)[0]
+    return first.weight.new_zeros(1, 1, first.in_features)
+
+
+def _refuse_other_weights(block: nn.Module) -> None:
+    """Refuse a block with convolutions, or with experts, of which every token runs through a few.
 
     Raises:
         DataError: naming the block.
     """
     for module in block.modules():
-        stacked = any(parameter.dim() == 3 for parameter in module.parameters(recurse=False))
-        if stacked and not isinstance(module, nn.Conv1d):
+        if any(parameter.dim() > 2 for parameter in module.parameters(recurse=False)):
+            kind = type(module).__name__
+            what = "convolutions" if kind.startswith("Conv") else "experts"
             raise DataError(
-                f"{type(block).__name__} has experts ({type(module).__name__}), and the formula "
-                "counts blocks whose tokens all run through all weights.",
+                f"{type(block).__name__} has {what} ({kind}), and the formula counts blocks whose "
+                "tokens all run through all weights, those of linear layers.",
                 where=WHERE,
                 remedy=REMEDY,
             )
