@@ -82,6 +82,31 @@ def test_drafts_of_another_model_change_nothing() -> None:
         assert torch.equal(found, generated(model, call))
 
 
+@pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
+def test_drafts_of_further_layers_change_nothing(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers that predict several tokens are given the whole prompt, whatever a plan left of it."""
+    modeling = pytest.importorskip("transformers.modeling_layers")
+    if not hasattr(modeling, "MtpModel"):
+        pytest.skip("transformers drafts with no layers of the checkpoint")
+    case, seen = case_of("llava"), []
+    model, call = case.create(torch.float64), asked(case)
+    model.config.get_text_config().num_mtp_layers = 2
+
+    def loaded(main: Any, **_: Any) -> Any:
+        torch.manual_seed(0)
+        made = modeling.MtpModel(main, 2).double().eval()
+        made.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+        return made
+
+    monkeypatch.setattr(modeling.MtpModel, "from_pretrained", loaded)
+    with tokenprune.attach(model, staged("llava", stage, 0.5)):
+        tokens = generated(model, call)
+        assert torch.equal(generated(model, call, use_mtp=True), tokens)
+    assert seen[0] == call["input_ids"].shape[1]
+
+
 def test_drafts_would_see_what_a_strategy_trims() -> None:
     case = case_of("llava")
     model, call = case.create(torch.float64), asked(case)
