@@ -1,4 +1,4 @@
-"""What of Nemotron 3 Omni's ways with clips is its own."""
+"""What of Nemotron 3 Omni's ways with clips and positions is its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import tokenprune
-from tests.families.calls import case_of, logits
+from tests.families.calls import case_of, generated, logits
 from tests.families.plans import staged
 from tokenprune.errors import UnsupportedCallError
 
@@ -42,3 +42,15 @@ def test_frames_of_one_clip_count_as_the_stacks_that_they_are_put_into() -> None
     calls = [{"input_ids": rows, CLIPS: pixels} for pixels in (frames, whole)]
     found = [pruned(model, one) for one in calls]
     assert found[0] == found[1] == [int((rows == model.config.image_token_id).sum())]
+
+
+def test_layers_without_positions_take_renumbered_survivors() -> None:
+    """Inside the LLM too, where nothing is turned by the place of a token."""
+    case = case_of(NAME)
+    model, call = case.build(), case.inputs("one", "none")
+    found = []
+    for positions in ("original", "compact"):
+        with tokenprune.attach(model, {**staged(NAME, "both", 0.5), "positions": positions}):
+            found.append(generated(model, call))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)

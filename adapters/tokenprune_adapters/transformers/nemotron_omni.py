@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from torch import Tensor, nn
+
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.calls import Arguments, Entry, PromptCall
+from tokenprune.interface.calls import Arguments, Entry, PromptCall, Rotary
 from tokenprune.interface.places import Places
 from tokenprune.interface.signals import View
 from tokenprune_adapters.transformers import unit_sides as sides
@@ -60,6 +62,10 @@ class NemotronOmniAdapter(FamilyAdapter):
     def core(self) -> Any:
         """The model itself."""
         return self.model
+
+    def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
+        """None, since the LLM rotates nothing."""
+        return None
 
     def read_prompt(self, entry: Entry, args: tuple[Any, ...], kwargs: Arguments) -> PromptCall:
         """What a call of the whole model says.
