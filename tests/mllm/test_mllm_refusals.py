@@ -199,6 +199,16 @@ def test_other_llms_are_refused_by_name() -> None:
         tokenprune.attach(of, plan())
 
 
+def test_llms_of_another_build_are_refused_by_name() -> None:
+    """As GPT-2, which calls its layers something else."""
+    of = models.llava_clip()
+    language = of.model.language_model
+    language.h = language.layers
+    del language.layers
+    with pytest.raises(UnsupportedModelError, match="LlamaModel keeps no list of 'layers'"):
+        tokenprune.attach(of, plan(fastv(2, 4)))
+
+
 def test_the_sliding_window_counts_places() -> None:
     from transformers import CLIPVisionConfig, MistralConfig
 

@@ -31,7 +31,7 @@ from tokenprune_adapters.transformers import deepstack, llm_layers
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.family_pictures import FamilyPictures
 from tokenprune_adapters.transformers.family_rows import Family, Pictures
-from tokenprune_adapters.transformers.layers import check_positions
+from tokenprune_adapters.transformers.layers import check_positions, layers_of
 from tokenprune_adapters.transformers.mllm import TransformersMllm, encoded
 
 __all__ = ["Family", "FamilyAdapter", "Pictures"]
@@ -153,7 +153,7 @@ class FamilyAdapter(FamilyPictures):
     def _read(self) -> MllmSpec:
         model: Any = self.model
         core, family, language = self.core, self.family, self._language
-        layers = list(language.layers)
+        layers = layers_of(language)
         modalities = {
             kind: Modality(
                 one.method,

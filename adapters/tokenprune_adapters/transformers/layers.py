@@ -27,6 +27,22 @@ Kinds = Mapping[str, names.LayerKind]
 """Kinds of layers by the full name of their class."""
 
 
+def layers_of(language: nn.Module) -> list[nn.Module]:
+    """The layers of an LLM without its head.
+
+    Raises:
+        UnsupportedModelError: it has no list of them, as those of GPT-2's time.
+    """
+    found = getattr(language, "layers", None)
+    if not isinstance(found, nn.ModuleList):
+        raise UnsupportedModelError(
+            f"an LLM of class {type(language).__name__} keeps no list of 'layers'.",
+            where="language_model",
+            remedy="Supported are LLMs that are built as Llama is.",
+        )
+    return list(found)
+
+
 def check_layers(layers: Iterable[nn.Module], where: str, kinds: Kinds = names.KINDS) -> None:
     """Refuse layers of a class that isn't known.
 

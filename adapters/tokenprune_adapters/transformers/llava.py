@@ -12,7 +12,7 @@ from tokenprune_adapters.shared.signatures import Relied, check_library
 from tokenprune_adapters.transformers import llm_layers
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.family_towers import LAYERS, STRATEGY
-from tokenprune_adapters.transformers.layers import check_layers, check_types
+from tokenprune_adapters.transformers.layers import check_layers, check_types, layers_of
 from tokenprune_adapters.transformers.mllm import TransformersMllm
 
 LAYER = LAYERS[0]
@@ -71,7 +71,7 @@ class LlavaAdapter(TransformersMllm):
             cut=1 if strategy == "default" else 0,
             projector=core.multi_modal_projector,
             language_model=language,
-            layers=list(language.layers),
+            layers=layers_of(language),
             placeholder_id=placeholder,
             names=names.NAMES,
             supplies=self.supplies,
