@@ -14,20 +14,30 @@ from tokenprune.lab.measure import processes
 
 FILE = Path(tokenprune.__file__)
 PLAN = FILE.parents[1] / "examples" / "plans" / "explicit.yaml"
-LOADED = """
-import sys
-print(sorted({{{modules}}} & sys.modules.keys()))
-"""
+HEAVY = (
+    *("torch", "torch._dynamo", "transformers", "timm", "numpy", "pydantic", "PIL", "matplotlib"),
+    *("tokenprune.lab", "tokenprune.engine", "tokenprune.plugins"),
+)
+IMPORTED = "import tokenprune"
 HELP = """
 from tokenprune.cli import app
-for command in ("", {commands}):
+names = [command.name for command in app.registered_commands]
+assert "compare" in names
+for command in ("", *names):
     try:
         app([*command.split(), "--help"])
     except SystemExit as end:
         assert end.code == 0, command
 """
+# CUDA can't be used in a process that was forked from one which looked for devices.
+DEVICES = """
+import torch
+def asked(*_, **__):
+    raise AssertionError("asked for devices")
+torch.cuda._lazy_init = torch.cuda.is_available = torch.cuda.device_count = asked
+"""
+NAMES = "import tokenprune; [getattr(tokenprune, name) for name in tokenprune.__all__]"
 COMMANDS = """
-from tokenprune.cli import app
 for command in ("list", "list --matrix", "list --signals", "describe tome", "schema", "plugins",
                 "validate {plan}"):
     try:
@@ -35,39 +45,58 @@ for command in ("list", "list --matrix", "list --signals", "describe tome", "sch
     except SystemExit as end:
         assert end.code == 0, command
 """
-USED = "import tokenprune; [getattr(tokenprune, name) for name in tokenprune.__all__]"
+FORKED = """
+import importlib
+from tokenprune.lab.measure.processes import PRELOADED
+for name in PRELOADED:
+    importlib.import_module(name)
+"""
+SEEN = """
+import sys
+print("\\nimported so far:", *({heavy} & sys.modules.keys()))
+"""
 
 
-def loaded(code: str, *modules: str) -> str:
-    """Which of the modules an interpreter of its own has imported after running the code."""
-    asked = LOADED.format(modules=", ".join(map(repr, modules)))
-    done = subprocess.run([sys.executable, "-c", code + asked], capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def steps() -> dict[str, set[str]]:
+    """By step what an interpreter has imported after it: one for all, as torch takes seconds."""
+    steps = {
+        "package": IMPORTED, "help": HELP, "devices": DEVICES, "names": NAMES,
+        "commands": COMMANDS.format(plan=PLAN), "forked": FORKED,
+    }  # fmt: skip
+    code = "".join(step + SEEN.format(heavy={*HEAVY}) for step in steps.values())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("imported so far:")]
+    found = [set(line.partition(":")[2].split()) for line in lines]
+    return dict(zip(steps, found, strict=True))
 
 
-def test_importing_the_package_imports_no_torch() -> None:
-    assert loaded("import tokenprune", "torch", "numpy", "pydantic") == "[]"
+def test_importing_the_package_imports_no_torch(steps: dict[str, set[str]]) -> None:
+    assert steps["package"] == set()
 
 
-def test_public_names_take_no_compiler_and_no_model_library_along() -> None:
-    found = loaded(USED, "torch", "torch._dynamo", "transformers", "timm", "tokenprune.lab")
-    assert found == "['torch']"
+def test_help_of_every_command_imports_no_torch(steps: dict[str, set[str]]) -> None:
+    assert steps["help"] == {"pydantic"}
 
 
-def test_help_of_every_command_imports_no_torch() -> None:
-    from tokenprune.cli import app
-
-    names = [str(command.name) for command in app.registered_commands]
-    assert "compare" in names
-    code = HELP.format(commands=", ".join(map(repr, names)))
-    heavy = ("torch", "transformers", "timm", "numpy", "PIL", "matplotlib")
-    assert loaded(code, *heavy, "tokenprune.engine", "tokenprune.plugins") == "[]"
+def test_public_names_take_no_compiler_and_no_model_library_along(
+    steps: dict[str, set[str]],
+) -> None:
+    found = steps["names"] & {"torch", "torch._dynamo", "transformers", "timm", "tokenprune.lab"}
+    assert found == {"torch"}
 
 
-def test_commands_without_a_model_import_no_compiler() -> None:
-    found = loaded(COMMANDS.format(plan=PLAN), "torch", "torch._dynamo", "transformers", "timm")
-    assert found == "['torch']"
+def test_commands_without_a_model_import_no_compiler(steps: dict[str, set[str]]) -> None:
+    found = steps["commands"] & {"torch", "torch._dynamo", "transformers", "timm"}
+    assert found == {"torch"}
+
+
+def test_what_is_imported_before_processes_fork_asks_for_no_device(
+    steps: dict[str, set[str]],
+) -> None:
+    """A step that asks would have ended in an error."""
+    assert steps["forked"] >= {"torch", "transformers"}
 
 
 def test_every_public_name_is_there_and_no_other() -> None:
@@ -90,22 +119,6 @@ def test_type_checkers_and_python_read_the_same_names() -> None:
     }
     assert for_types == {home: set(names) for home, names in tokenprune._HOMES.items()}
     assert set().union(*for_types.values()) == set(tokenprune.__all__)
-
-
-def test_what_is_imported_before_processes_fork_asks_for_no_device() -> None:
-    """CUDA can't be used in a process that was forked from one which looked for devices."""
-    code = """
-import importlib, torch
-from tokenprune.lab.measure.processes import PRELOADED
-
-def asked(*_, **__):
-    raise AssertionError("asked for devices")
-
-torch.cuda._lazy_init = torch.cuda.is_available = torch.cuda.device_count = asked
-for name in PRELOADED:
-    importlib.import_module(name)
-"""
-    assert loaded(code, "transformers", "torch") == "['torch', 'transformers']"
 
 
 def test_a_broken_library_does_not_end_the_process_that_others_are_forked_from(
