@@ -70,7 +70,7 @@ def generated(model: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("plan", "call", "cycles"),
-    [(PRE_LLM, logits, 25), (DECODER, logits, 25), (ENCODER, logits, 15), (DECODER, generated, 15)],
+    [(PRE_LLM, logits, 10), (DECODER, logits, 10), (ENCODER, logits, 6), (DECODER, generated, 6)],
 )
 def test_calls_beside_attaching_are_dense_or_pruned(
     plan: dict[str, Any], call: Callable[[Any], torch.Tensor], cycles: int
