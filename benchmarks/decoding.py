@@ -128,7 +128,7 @@ def measure(device: torch.device, rounds: int, tiny: bool, backend: str) -> list
             models[name] = shared_copy(dense)
             plan = {"schema_version": 1, "stages": [stage]}
             attached.enter_context(tokenprune.attach(models[name], plan))
-        for images in (1, 2) if tiny else (1, 4):
+        for images in (1,) if tiny else (1, 4):
             call = {name: value.to(device) for name, value in prompt(dense, images).items()}
             call["pixel_values"] = call["pixel_values"].to(dtype)
             for kind in (GROWING, STATIC):

@@ -41,12 +41,12 @@ WARMING = 3
 def jobs(*, dry: bool, rounds: int) -> list[Job]:
     """A worker for each tower and batch size, and one for each family's time to first token.
 
-    A dry run has one batch size only, since its processes mostly import.
+    A dry run has one batch size only, and one tower of each kind: its processes mostly import.
     """
     common = ["--rounds", str(rounds), *(["--dry"] if dry else [])]
     found = []
     for batch in batches(dry=dry)[: 1 if dry else 2]:
-        for tower in towers(tiny=dry):
+        for tower in one_of_a_kind() if dry else towers():
             parts = [_cell(tower, batch, mode) for mode in MODES]
             options = ["--tower", tower.name, "--batch", str(batch), *common]
             found.append(_job(f"{tower.name}, batch {batch}, torch.compile", parts, options))
@@ -54,6 +54,16 @@ def jobs(*, dry: bool, rounds: int) -> list[Job]:
         parts = [_answer(family, name) for name in first_token.COMPILED]
         found.append(_job(f"{family}, first token", parts, ["--family", family, *common]))
     return found
+
+
+def one_of_a_kind() -> list[Tower]:
+    """The last of the tiny towers that are packed, and of those that are not."""
+    return list({tower.packed: tower for tower in towers(tiny=True)}.values())
+
+
+def compiled(*, dry: bool) -> tuple[str, ...]:
+    """Strategies of compiled towers; a dry run, where tracing takes longest, has dense and one."""
+    return COMPILED[:2] if dry else COMPILED
 
 
 def environment(workers: int) -> dict[str, str]:
@@ -166,8 +176,9 @@ def measure_tower(run: Working, tower: Tower, batch: int) -> None:
     run.begin()
     replayed = () if tower.packed else REPLAYED
     # what is replayed needs no compiler, so a worker that is short of time has it all the same
-    models = attached(run, tower, (COMPILED[0], *replayed, *COMPILED[1:]))
-    alone = {name: model for name, model in models.items() if name in COMPILED}
+    dense, *others = compiled(dry=run.dry)
+    models = attached(run, tower, (dense, *replayed, *others))
+    alone = {name: model for name, model in models.items() if name not in replayed}
     given = placed(tower.inputs(batch), run.device, run.dtype)
     cells = []
     for mode in MODES:

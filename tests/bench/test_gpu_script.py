@@ -45,13 +45,13 @@ def test_the_gpu_script_runs_to_its_end(tmp_path: Path) -> None:
     names = [tower.name for tower in towers(tiny=True)]
     assert {(name, 2, "eager", "evoprune") for name in names} <= found
     assert {
-        (name, 1, mode, strategy)
-        for name in names
+        (tower.name, 1, mode, strategy)
+        for tower in gpu_compiled.one_of_a_kind()
         for mode in gpu_compiled.MODES
-        for strategy in gpu_compiled.COMPILED
+        for strategy in gpu_compiled.compiled(dry=True)
     } <= found
     replayed = {row[0] for row in found if row[2:] == ("graphs", "evoprune, recorded")}
-    assert replayed == {tower.name for tower in towers(tiny=True) if not tower.packed}
+    assert replayed == {one.name for one in gpu_compiled.one_of_a_kind() if not one.packed} != set()
     assert all(row["seconds"] > 0 for row in record["towers"])
     timed = [row for row in record["first_token"] if "refused" not in row]
     answered = {(row["model"], row["images"], row["strategy"]) for row in timed}
@@ -107,7 +107,7 @@ def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
     assert record["towers"] == []
     assert "vit-tiny, batch 1, eager" in record["left_out"]
     assert "llava-7b, time to first token" in record["left_out"]
-    assert {f"vit-tiny, batch 1, {mode}" for mode in gpu_compiled.MODES} <= {*record["left_out"]}
+    assert {f"clip-tiny, batch 1, {mode}" for mode in gpu_compiled.MODES} <= {*record["left_out"]}
     assert {f"llava-7b, time to first token, {name}" for name in first_token.COMPILED} <= {
         *record["left_out"]
     }
@@ -260,7 +260,7 @@ def test_decoding_is_measured(tmp_path: Path) -> None:
     kinds = (decoding.GROWING, decoding.STATIC)
     assert [(row["images"], row["cache"], row["strategy"]) for row in record["rows"]] == [
         (images, kind, name)
-        for images in (1, 2)
+        for images in (1,)
         for kind in kinds
         for name in ("dense", *decoding.STAGES)
     ]
