@@ -24,7 +24,7 @@ PACKAGES = {
     "tokenprune_strategies": ROOT / "strategies",
     "tokenprune_adapters": ROOT / "adapters",
 }
-LIMIT, KEEP = 4, 200
+LIMIT, KEEP = 2, 200
 """Few questions, and one budget, which all of the dozen reach; `tests/compare` holds the others."""
 
 
