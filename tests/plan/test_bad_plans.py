@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tokenprune.engine.stages import build_strategy
 from tokenprune.errors import PlanError, UnknownNameError
+from tokenprune.errors.names import near_names, suggestion
 from tokenprune.plan import Plan, load_plan
 from tokenprune.plan.model import StagePlan
 from tokenprune.plan.read import parse
@@ -42,6 +43,15 @@ def test_unknown_names_suggest_the_nearest(plan: dict[str, Any], place: str, nea
         load_plan(plan)
     assert caught.value.where == place
     assert f"Did you mean '{near}'?" in caught.value.remedy
+
+
+def test_names_that_are_nearly_as_near_are_suggested_too() -> None:
+    known = ("otprune", "fopru", "evoprune", "tome")
+    assert suggestion("foprune", known).startswith("Did you mean 'otprune', 'fopru' or 'evoprune'?")
+    assert suggestion("tomee", known).startswith("Did you mean 'tome'?")
+    assert suggestion("fopru_", known).startswith("Did you mean 'fopru'?")
+    assert near_names("FoPru", known) == ["fopru"]  # what is there but for its case is meant alone
+    assert near_names("nothing like it", known) == []
 
 
 @pytest.mark.parametrize(
