@@ -256,3 +256,13 @@ def test_ctrl_c_says_what_is_kept(
     assert len(before) == 3  # dense and two keeps
     assert CliRunner().invoke(app, given).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_plan_in_the_place_of_the_model_is_told_the_order(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump(staged(8)))
+    result = CliRunner().invoke(app, ["calibrate", str(plan), "reference", "--within", "1"])
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert "the model comes first" in said
+    assert f"tokenprune calibrate reference {plan.name}" in said.replace(f"{tmp_path}/", "")

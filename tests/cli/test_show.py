@@ -39,6 +39,21 @@ def test_the_ending_says_the_format(folder: Path, name: str, kind: str) -> None:
         assert found.format == kind
 
 
+def test_a_picture_that_is_there_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    command = ["show", "a.png", "--plan", "p.yaml", "--question", "what ?"]
+    before = Path("a.png").read_bytes()
+    refused = CliRunner().invoke(app, [*command, "--out", "a.png"])
+    assert refused.exit_code == 2
+    assert "--force" in refused.output
+    assert Path("a.png").read_bytes() == before  # the user's own photo
+    Path("tokens.png").write_text("another")
+    assert "wrote tokens-2.png" in CliRunner().invoke(app, command).output
+    assert Path("tokens.png").read_text() == "another"
+    assert CliRunner().invoke(app, [*command, "--out", "tokens.png", "--force"]).exit_code == 0
+    assert Path("tokens.png").read_bytes() == Path("tokens-2.png").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["x.mp4", "x"])
 def test_other_endings_are_refused_before_anything_runs(folder: Path, name: str) -> None:
     code, said = shown(folder, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,26 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load_plan(tmp_path / "child.yaml")
     with pytest.raises(PlanError, match="a plan is a file or a mapping, not an object of type int"):
         load_plan(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("fopru", "stages: [{at: pre_llm, strategy: fopru, keep: 0.5}]"),
+        ({"at": "pre_llm", "strategy": "fopru", "keep": 8}, "this is a stage"),
+        ([STAGE], "a dict with the list 'stages'"),
+    ],
+)
+def test_what_is_less_than_a_plan_is_told_what_a_plan_is(given: Any, said: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        load_plan(given)
+    assert said in str(caught.value)
+
+
+def test_a_file_that_is_called_like_a_strategy_is_read(tmp_path: Path) -> None:
+    (tmp_path / "fopru").write_text("stages: []\n")
+    with contextlib.chdir(tmp_path):
+        assert load_plan("fopru").stages == ()
 
 
 @pytest.mark.parametrize(

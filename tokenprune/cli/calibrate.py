@@ -83,6 +83,7 @@ def command(
     from tokenprune.plan.dump import dump_plan
 
     goal = _goal(within, flops, time, sure)
+    _check_order(model, plan)
     check_writable(out)
     budgets = budgets_of(load_plan(plan), stage)
     asked = Target(
@@ -98,6 +99,16 @@ def command(
         raise typer.Exit(1)
     write_text(out, dump_plan(found.plan))
     wide_console().print(f"plan: {out}; records: {records}", highlight=False)
+
+
+def _check_order(model: str, plan: Path) -> None:
+    """Refuse a plan in the place of the model, where the plan's place holds no file."""
+    if Path(model).is_file() and not plan.is_file():
+        raise DataError(
+            "the model comes first, and this is a file.",
+            where=model,
+            remedy=f"Write: tokenprune calibrate {plan} {model}",
+        )
 
 
 def _stays(records: Path, out: Path, tried: int, _: int) -> str:

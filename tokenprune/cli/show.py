@@ -23,8 +23,13 @@ def command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or videos.")],
     plan: Annotated[Path, typer.Option(help="Plan file.")],
     out: Annotated[
-        Path, typer.Option(help="Picture to write, in the format of its ending.")
-    ] = Path("tokens.png"),
+        Path | None,
+        typer.Option(
+            help="Picture to write, in the format of its ending; default: tokens.png, numbered "
+            "where there is one."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace a picture that is there already.")] = False,
     model: ModelOrClips = None,
     weights: Weights = None,
     question: Annotated[
@@ -50,7 +55,7 @@ def command(
     from tokenprune.lab.data.videos import Clip
     from tokenprune.lab.drawing.show import show
     from tokenprune.lab.judge.warnings import unknown_words
-    from tokenprune.lab.measure.files import check_writable, writing_failed
+    from tokenprune.lab.measure.files import free_path, record_path, writing_failed
     from tokenprune.lab.models import load_model, load_options, model_place
     from tokenprune.plan import load_plan
 
@@ -59,8 +64,8 @@ def command(
         (path.name, opened(path if frames is None else Clip.of(path, frames, _place(path, frames))))
         for path in images
     ]
-    check_writable(out)
-    kind = drawing_format(out)
+    place = record_path(out, "tokens.png", force=force)
+    kind = drawing_format(place)
     options = load_options(device, dtype, weights)
     loaded = load_model(model_place(model, "image" if frames is None else "video"), options)
     console = Console(soft_wrap=True)
@@ -68,11 +73,12 @@ def command(
     if missing:
         console.print(line(f"beware: {unknown_words(missing)}", "yellow"))
     sheet = show(loaded, loaded_plan, pictures, question=question, every_site=every_site)
+    place = free_path(place, force=force)
     try:
-        sheet.save(out, format=kind)
+        sheet.save(place, format=kind)
     except OSError as error:
-        raise writing_failed(out, error) from error
-    console.print(line(f"wrote {out}: {sheet.width} x {sheet.height}"))
+        raise writing_failed(place, error) from error
+    console.print(line(f"wrote {place}: {sheet.width} x {sheet.height}"))
 
 
 def _place(path: Path, frames: int) -> str:

@@ -16,7 +16,8 @@ from tokenprune.plan.keep import FORMS
 from tokenprune.plan.model import Plan, ScheduleSpec, StagePlan
 from tokenprune.plan.overrides import Overrides, overridden
 from tokenprune.plan.paths import anchored
-from tokenprune.plan.read import as_mapping, is_study, read_mapping, resolve_extends
+from tokenprune.plan.read import as_mapping, is_stage, is_study, read_mapping, resolve_extends
+from tokenprune.plugins.host import host
 
 _KEYS = {
     "": (*Plan.model_fields, "extends"),
@@ -54,6 +55,13 @@ def load_plan(source: str | Path | Mapping[str, Any] | Plan, *, overrides: Overr
             where=where,
             remedy="Name a file with 'stages'; studies run with: tokenprune study FILE.",
         )
+    if is_stage(data):
+        raise PlanError(
+            "this is a stage, and a plan has a list of them.",
+            where=where,
+            remedy="Put it into the list 'stages': "
+            "{stages: [{at: pre_llm, strategy: fopru, keep: 64}]}.",
+        )
     data = overridden(data, overrides)
     try:
         plan = Plan.model_validate(data)
@@ -69,9 +77,21 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if not isinstance(source, str | Path):
         raise PlanError(
             f"a plan is a file or a mapping, not an object of type {type(source).__name__}.",
-            remedy="Give a path, a dict or a tokenprune.Plan.",
+            remedy="Give a path, a dict with the list 'stages', or a tokenprune.Plan.",
         )
     path = Path(source)
+    if str(source) in host().strategies and not path.exists():
+        raise PlanError(
+            f"'{source}' is a strategy, and a plan says where it stands and how much it keeps.",
+            remedy=_plan_of(str(source)),
+        )
     start = anchored(read_mapping(path), path.parent)
     data, files = resolve_extends(start, path.parent, str(path), (path.resolve(),))
     return data, ", extending ".join([str(path), *(str(file) for file in files[1:])])
+
+
+def _plan_of(strategy: str) -> str:
+    """How a plan with one strategy is written, where it stands first."""
+    place = host().strategies[strategy].stages[0].at
+    stage = f"at: {place}, strategy: {strategy}, keep: 0.5"
+    return f"Write a file with: stages: [{{{stage}}}]; in Python, the same as a dict will do."

@@ -166,6 +166,11 @@ def is_study(data: Mapping[str, Any]) -> bool:
     return not OF_PLANS & data.keys() and bool(OF_STUDIES & data.keys())
 
 
+def is_stage(data: Mapping[str, Any]) -> bool:
+    """Whether a mapping is a single stage, which a plan holds in a list."""
+    return "strategy" in data and not OF_PLANS & data.keys()
+
+
 def is_plan(data: Mapping[str, Any]) -> bool:
     """Whether a mapping is a plan file's, and no study's."""
     return not OF_STUDIES & data.keys() and bool(OF_PLANS & data.keys())
