@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from tests.train.tiny import tiny
 from tokenprune.cli.app import app
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, TokenpruneError
 from tokenprune.interface.loading import LoadedMllm, LoadOptions
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.drawing.show import NEW_TOKENS, show
@@ -106,6 +107,28 @@ def test_the_last_position_may_be_taken(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(config, "max_position_embeddings", length + NEW_TOKENS - 1)
     with pytest.raises(DataError, match="don't fit"):
         task.inputs(task.questions)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_logits_that_are_no_numbers_end_it(step: int) -> None:
+    loaded, seen = tiny(), itertools.count()
+    questions = [Question(_small(), "a", ASKED)] * 2
+    task = VqaTask(loaded, questions, 2, NEW_TOKENS)
+    inputs = task.inputs(questions)
+    task.call(inputs)
+
+    def spoil(module: object, args: object, logits: torch.Tensor) -> torch.Tensor:
+        if next(seen) == step:
+            logits[0, :, 3] = math.nan
+        return logits
+
+    hook = loaded.model.lm_head.register_forward_hook(spoil)
+    try:
+        with pytest.raises(TokenpruneError, match="logits of 1 answer are NaN") as caught:
+            task.call(inputs)
+    finally:
+        hook.remove()
+    assert "float32" in caught.value.remedy
 
 
 def _small() -> Any:

@@ -19,7 +19,7 @@ from tokenprune.interface.loading import LoadedDual
 from tokenprune.lab.data.candidates import Candidates, read_classes
 from tokenprune.lab.data.captions import captioned_pictures
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.measure.task import largest
+from tokenprune.lab.greedy import largest
 from tokenprune.lab.measure.zero_shot import ZeroShotTask
 
 PLAN = {"stages": [{"at": "encoder", "strategy": "random", "keep": 4}]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,6 +12,7 @@ from tokenprune.errors import DataError
 from tokenprune.interface.loading import Frames, LoadedDual, LoadedMllm, LoadedModel
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.clips import check_clips, on_clips
+from tokenprune.lab.greedy import generated, largest
 from tokenprune.lab.positions import check_questions
 from tokenprune.lab.trained import check_trained_for
 from tokenprune.plan import Plan
@@ -92,7 +93,7 @@ def _run(
         return _embedded(loaded, plan, picture)
     with torch.no_grad(), attach(loaded.model, plan) as handle:
         logits = loaded.model(loaded.prepare([picture]))
-        return handle.trace.images, f"class {int(logits.argmax())}"
+        return handle.trace.images, f"class {largest(logits)[0]}"
 
 
 def _embedded(loaded: LoadedDual, plan: Plan, picture: Image) -> tuple[Traces, str]:
@@ -108,8 +109,7 @@ def _embedded(loaded: LoadedDual, plan: Plan, picture: Image) -> tuple[Traces, s
 
 
 def _ask(loaded: LoadedMllm, picture: Image | Frames, question: str) -> str:
-    model: Any = loaded.model
     inputs = loaded.prepare([picture], [question])
     check_questions(loaded.model, inputs, [question], NEW_TOKENS)
-    ids = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+    ids = generated(loaded.model, inputs, NEW_TOKENS)
     return loaded.decode(ids[:, inputs["input_ids"].shape[1] :])[0]

@@ -9,11 +9,11 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from tokenprune.errors import DataError, TokenpruneError
-from tokenprune.errors.words import counted
+from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedClassifier, LoadedMllm
 from tokenprune.lab.data.opening import opened_all
 from tokenprune.lab.data.question import Question, plain
+from tokenprune.lab.greedy import generated, largest
 from tokenprune.lab.positions import check_questions
 
 
@@ -110,10 +110,12 @@ class VqaTask(Task):
         return self._loaded.unknown(" ".join(words))
 
     def call(self, inputs: dict[str, Any]) -> Tensor:
-        """Generate greedily: `[B, prompt + new]`."""
-        model: Any = self.model
-        ids: Tensor = model.generate(**inputs, max_new_tokens=self._new_tokens, do_sample=False)
-        return ids
+        """Generate greedily: `[B, prompt + new]`.
+
+        Raises:
+            TokenpruneError: logits are NaN.
+        """
+        return generated(self.model, inputs, self._new_tokens)
 
     def read(self, inputs: dict[str, Any], output: Tensor) -> list[str]:
         """What was generated after the prompt."""
@@ -143,20 +145,3 @@ class ClassifyTask(Task):
     def read(self, inputs: Tensor, output: Tensor) -> list[str]:
         """The class with the largest logit, the lower number on ties."""
         return [str(number) for number in largest(output.float())]
-
-
-def largest(scores: Tensor) -> list[int]:
-    """The column of the largest number of every row `[B, C]`, the lower one on ties.
-
-    Raises:
-        TokenpruneError: a number is NaN, which would be the largest of its row.
-    """
-    broken = int(scores.isnan().any(dim=1).sum())
-    if broken:
-        raise TokenpruneError(
-            f"the model's scores of {counted(broken, 'picture')} are NaN, so no class is the best.",
-            remedy="Its weights or its dtype give no numbers: try --dtype float32 (of a study: "
-            "'dtype' of the model).",
-        )
-    numbers: list[int] = scores.argmax(dim=1).tolist()
-    return numbers

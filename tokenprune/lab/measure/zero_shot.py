@@ -15,7 +15,8 @@ from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMod
 from tokenprune.lab.data.candidates import Candidates, embedded
 from tokenprune.lab.data.opening import opened_all
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask, largest
+from tokenprune.lab.greedy import largest
+from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
 
 
 class ZeroShotTask(Task):

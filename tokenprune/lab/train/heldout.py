@@ -14,6 +14,7 @@ from tokenprune.engine.attach import attach
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.question import Question, plain
+from tokenprune.lab.greedy import generated
 from tokenprune.lab.measure.telling import Tell
 from tokenprune.lab.positions import check_questions
 from tokenprune.lab.train.data import REFERENCE, opened, read_questions
@@ -98,13 +99,12 @@ def accuracy(
 
 
 def _answers(loaded: LoadedMllm, part: Sequence[Question]) -> list[str]:
-    model: Any = loaded.model
     texts = [question.text for question in part]
     inputs = loaded.prepare([question.image for question in part], texts)
     wanted = [answer for question in part for answer in (question.answer, *question.others)]
     longest = max(len(_ids(loaded, answer)) for answer in wanted)
     check_questions(loaded.model, inputs, texts, longest)
-    ids = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
+    ids = generated(loaded.model, inputs, longest)
     return loaded.decode(ids[:, inputs["input_ids"].shape[1] :])
 
 
