@@ -107,6 +107,18 @@ def test_csv_and_parquet_hold_the_same(tmp_path: Path, table: dict[str, list[Any
     assert [float(row["accuracy"]) for row in rows[:4]] == table["accuracy"][:4]
 
 
+def test_no_text_becomes_a_formula_and_numbers_stay(tmp_path: Path) -> None:
+    name = '=HYPERLINK("http://x")'
+    grids = [{"stages.0.params.tau": tau} for tau in (-0.5, "-1", "+cmd", "@x")]
+    made = [record(f"{name}{n}", "uniform", grid=grid) for n, grid in enumerate(grids)]
+    written = lines(summarise(made))
+    (file, *_), _ = write_tidy(written, tmp_path)
+    for text in (file.read_text(encoding="utf-8"), csv_table(written)):
+        rows = [*csv.DictReader(text.splitlines())]
+        assert [row["plan"] for row in rows] == [f"'{name}{n}" for n in range(4)]
+        assert [row["stages.0.params.tau"] for row in rows] == ["-0.5", "-1", "'+cmd", "'@x"]
+
+
 def test_mixed_values_of_a_key_become_texts(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     grids = [{"stages.0.keep": 8}, {"stages.0.keep": {"average": 8}}]

@@ -111,20 +111,37 @@ def warning_lines(results: Sequence[Result]) -> list[Text]:
     return [Text(visible(f"{names}: {what}"), style="yellow") for names, what in gathered(results)]
 
 
+def harmless(cell: str) -> str:
+    """A cell of a file for spreadsheets: no formula and no control character comes out of data.
+
+    Numbers stay numbers, negative ones too.
+    """
+    cell = visible(cell)
+    return f"'{cell}" if cell.startswith(FORMULA) and not _number(cell) else cell
+
+
+def _number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def csv_table(lines: Sequence[Line]) -> str:
     """One line a result or failure, with a header; all that is known."""
     columns = [*RESULTS, *MORE, *found_columns([one.result for one in lines if one.result])]
     headings = [heading for column in columns for heading in column.headings]
     places = places_of([line.planned for line in lines])
-    about = ["model", "task", "plan", "status", *PLANNED, *map(_harmless, places)]
+    about = ["model", "task", "plan", "status", *PLANNED, *map(harmless, places)]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*about, *map(_harmless, headings), "beware"])
+    writer.writerow([*about, *map(harmless, headings), "beware"])
     for line in lines:
         planned = ["" if cell is None else str(cell) for cell in line.planned.cells(places)]
         cells = [cell for column in columns for cell in column.cells(line.result)]
-        before = [*map(_harmless, line.about), line.status, *map(_harmless, planned)]
-        writer.writerow([*before, *cells, _harmless(line.beware)])
+        before = [*map(harmless, line.about), line.status, *map(harmless, planned)]
+        writer.writerow([*before, *cells, harmless(line.beware)])
     return buffer.getvalue()
 
 
@@ -162,9 +179,3 @@ def _text(cell: str) -> str:
     for mark in "\\|[]`":
         plain = plain.replace(mark, f"\\{mark}")
     return plain
-
-
-def _harmless(cell: str) -> str:
-    """No formula and no control character comes out of data."""
-    cell = visible(cell)
-    return f"'{cell}" if cell.startswith(FORMULA) else cell

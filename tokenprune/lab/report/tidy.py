@@ -15,7 +15,7 @@ from tokenprune.errors import DataError
 from tokenprune.errors.installing import pip_install
 from tokenprune.lab.judge.columns import MORE, RESULTS, Column, found_columns
 from tokenprune.lab.judge.planned import PLANNED, places_of
-from tokenprune.lab.judge.tables import Line
+from tokenprune.lab.judge.tables import Line, harmless
 from tokenprune.lab.measure.files import write_text
 
 #: What stands in front of the plan's columns.
@@ -65,11 +65,16 @@ def write_tidy(lines: Sequence[Line], folder: Path) -> tuple[list[Path], str]:
     text, rows = io.StringIO(), zip(*table.values(), strict=True)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    writer.writerows(map(_cell, row) for row in rows)
     write_text(folder / "tidy.csv", text.getvalue())
     if util.find_spec("pyarrow") is None:
         return [folder / "tidy.csv"], f"tidy.parquet needs pyarrow: {REMEDY}"
     return [folder / "tidy.csv", _parquet(table, folder / "tidy.parquet")], ""
+
+
+def _cell(value: Any) -> Any:
+    """A cell of the file: nothing is empty, and no text is a formula of a spreadsheet."""
+    return "" if value is None else harmless(value) if isinstance(value, str) else value
 
 
 def plain(heading: str) -> str:
