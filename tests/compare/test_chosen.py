@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,10 +20,13 @@ from tokenprune.lab.compare.chosen import DOZEN, FAMILIES, chosen
 from tokenprune.lab.compare.entries import build_entries
 from tokenprune.lab.compare.matching import equal_tokens
 from tokenprune.lab.compare.table import legend
+from tokenprune.lab.data.pictures import heldout_questions
 from tokenprune.lab.measure import run
 from tokenprune.lab.measure.entries import home, strategy_entry
 from tokenprune.plan import Average, load_plan
 from tokenprune.plugins.host import host, register_plugin
+
+FIRST = heldout_questions(1)[0]
 
 
 def test_the_dozen_is_twelve_installed_strategies_of_every_place() -> None:
@@ -63,13 +67,14 @@ def test_a_budget_that_layers_before_the_stage_exceed_is_left_out_by_name(
 ) -> None:
     """Two of four layers see 36 tokens, so no keep behind them has a mean of 9."""
     settings = Settings(keeps=(30, 9), positions="original")
-    entries, left_out = build_entries(llava, settings)
+    entries, left_out = build_entries(llava, settings, FIRST)
     at = {(entry.name, entry.peers) for entry in entries}
     assert ("fastv", "30") in at
     assert ("fastv", "9") not in at
     (line,) = [line for line in left_out if line.startswith("fastv")]
     assert line.startswith("fastv at 9 is left out: ")
-    as_written, _ = build_entries(llava, Settings(keeps=(9,), positions="original", match="stage"))
+    written = replace(settings, keeps=(9,), match="stage")
+    as_written, _ = build_entries(llava, written, FIRST)
     assert ("fastv", "9") in {(entry.name, entry.keep) for entry in as_written}
 
 

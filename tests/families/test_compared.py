@@ -15,6 +15,7 @@ from tokenprune.interface.loading import LoadedMllm
 from tokenprune.lab.compare import Settings
 from tokenprune.lab.compare.entries import build_entries
 from tokenprune.lab.compare.keeps import Shown, mllm_keeps
+from tokenprune.lab.data.pictures import heldout_questions
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.checks import failed_checks
 from tokenprune.lab.measure.entries import Entry
@@ -23,6 +24,7 @@ from tokenprune.lab.measure.task import VqaTask
 from tokenprune.plan import PerTile, load_plan
 from tokenprune.plugins.host import host
 
+FIRST = heldout_questions(1)[0]
 Load = Callable[[str], LoadedMllm]
 
 
@@ -33,7 +35,7 @@ Load = Callable[[str], LoadedMllm]
 def test_default_budgets_are_shares_of_what_the_model_has(
     name: str, keeps: list[int], load: Load
 ) -> None:
-    shown = Shown.to(load(name), "image")
+    shown = Shown.to(load(name), FIRST)
     assert mllm_keeps(shown.units, "image") == keeps
     assert shown.tiles == (5 if name == "internvl" else 1)
 
@@ -42,7 +44,7 @@ def test_default_budgets_are_shares_of_what_the_model_has(
 def test_rows_that_no_position_ids_allow_are_left_out_once(
     name: str, told: str, load: Load
 ) -> None:
-    entries, left_out = build_entries(load(name), Settings(keeps=(9,), family="pre_llm"))
+    entries, left_out = build_entries(load(name), Settings(keeps=(9,), family="pre_llm"), FIRST)
     about = [one for one in left_out if "position ids" in one]
     assert len(about) == bool(told)
     assert all(one.startswith("rows with renumbered position ids") and told in one for one in about)
@@ -51,12 +53,12 @@ def test_rows_that_no_position_ids_allow_are_left_out_once(
 
 
 def test_budgets_inside_towers_are_divided_among_tiles(load: Load) -> None:
-    entries, _ = build_entries(load("internvl"), Settings(keeps=(18,), family="encoder"))
+    entries, _ = build_entries(load("internvl"), Settings(keeps=(18,), family="encoder"), FIRST)
     inside = {one.name: one for one in entries if one.plan.stages[0].at == "encoder"}
     assert inside["tome"].plan.stages[0].keep == PerTile(per_tile=3)
     assert (inside["tome"].keep, inside["tome"].peers) == ("per_tile: 3", "18")
     as_written, _ = build_entries(
-        load("internvl"), Settings(keeps=(9,), family="encoder", match="stage")
+        load("internvl"), Settings(keeps=(9,), family="encoder", match="stage"), FIRST
     )
     assert {one.plan.stages[0].keep for one in as_written if one.name == "tome"} == {9}
 

@@ -29,7 +29,13 @@ FlopsShare = Annotated[
 Data = Annotated[
     Path | None, typer.Option(help="Your questions (JSON lines or CSV); default: built-in ones.")
 ]
-Images = Annotated[Path | None, typer.Option(help="For encoders: pictures, one subfolder a class.")]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        help="For encoders: pictures, one subfolder a class. With --data: the folder of its "
+        "pictures; default: that of the file."
+    ),
+]
 Labels = Annotated[Path | None, typer.Option(help="For --images: file,class index.")]
 Records = Annotated[
     Path, typer.Option(help="Folder of the records; what is recorded doesn't run again.")
@@ -155,10 +161,10 @@ def _task(
 ) -> TaskEntry:
     from tokenprune.lab.studies.model import TaskEntry
 
-    if data is not None and images is not None:
+    if data is not None and labels is not None:
         raise DataError(
             "samples are questions or labelled pictures.",
-            where="--data and --images",
+            where="--data and --labels",
             remedy="Leave one of them away.",
         )
     if labels is not None and images is None:
@@ -166,7 +172,7 @@ def _task(
             "classes are of pictures.", where="--labels", remedy="Pass --images FOLDER too."
         )
     if data is not None:
-        return TaskEntry(kind="jsonl", path=data, limit=limit)
+        return TaskEntry(kind="jsonl", path=data, images=images, limit=limit)
     if images is not None:
         return TaskEntry(kind="pictures", path=images, labels=labels, limit=limit)
     return TaskEntry(limit=limit)

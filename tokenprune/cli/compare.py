@@ -10,6 +10,7 @@ import typer
 from tokenprune.cli.consoles import line, notice, progress_bar, wide_console
 from tokenprune.cli.options import CheckData, Device, Dtype, Force, Seed, Weights, examples
 from tokenprune.cli.plans import read_plans
+from tokenprune.errors import DataError
 
 if TYPE_CHECKING:
     from tokenprune.lab.compare import Comparison, Source
@@ -23,6 +24,7 @@ EXAMPLES = examples(
     "tokenprune compare --task video --limit 40",
     "tokenprune compare --task image --keep 16 --probe all",
     "tokenprune compare --plans a.yaml b.yaml --model path/to/llava",
+    "tokenprune compare --model path/to/llava --data asked.csv --images photos",
     "tokenprune compare --model timm:NAME --weights vit.safetensors --images DIR --labels FILE.csv",
     "tokenprune compare --model path/to/clip --images DIR --labels FILE.csv --classes NAMES.txt",
 )
@@ -60,7 +62,19 @@ Model = Annotated[
         help="Model folder, timm:NAME or reference, which is the default: the task's bundled model."
     ),
 ]
-Images = Annotated[Path | None, typer.Option(help="Folder of pictures, for encoders.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Your questions about pictures (JSON lines or CSV) instead of built-in ones."
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of pictures, for encoders; with --data, of those that it names: default: "
+        "that of the file."
+    ),
+]
 Labels = Annotated[Path | None, typer.Option(help="CSV: file,class index; with a header.")]
 Classes = Annotated[
     Path | None, typer.Option(help="For dual encoders: names of the classes, one a line.")
@@ -73,7 +87,10 @@ Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples.
 Split = Annotated[str, typer.Option(help="Of the pictures: first, second or all.")]
 Positions = Annotated[str, typer.Option(help="Position ids in the LLM: original, compact or both.")]
 BatchSize = Annotated[int, typer.Option(min=1)]
-NewTokens = Annotated[int, typer.Option(min=1, help="Tokens generated per question.")]
+NewTokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="Tokens generated per question; default: 2, with --data 32."),
+]
 Jobs = Annotated[
     int, typer.Option(min=1, help="Processes that share the plans and this one's threads.")
 ]
@@ -101,6 +118,7 @@ def command(
     family: Family = None,
     match: Match = "tokens",
     task: TaskName = None,
+    data: Data = None,
     model: Model = None,
     weights: Weights = None,
     images: Images = None,
@@ -111,7 +129,7 @@ def command(
     split: Split = "all",
     positions: Positions = "both",
     batch_size: BatchSize = 16,
-    new_tokens: NewTokens = 2,
+    new_tokens: NewTokens = None,
     seed: Seed = 0,
     jobs: Jobs = 1,
     probe: Probe = None,
@@ -133,21 +151,29 @@ def command(
     """
     from tokenprune.lab.compare import Settings, Source
     from tokenprune.lab.data.candidates import PROMPTS
+    from tokenprune.lab.greedy import LONG, SHORT
     from tokenprune.lab.measure.files import record_path
     from tokenprune.lab.models import REFERENCE, load_options, model_place
 
     record = record_path(out, "comparison.json", force=force)
     # the learned strategies' checkpoints were trained for the small model
-    own = model is not None and model != REFERENCE
+    own = data is not None or (model is not None and model != REFERENCE)
+    if data is not None and task is not None:
+        raise DataError(
+            "questions are your own or built in.",
+            where="--data and --task",
+            remedy="Leave one of them away.",
+        )
+    generated = new_tokens or (SHORT if data is None else LONG)
     task = task or ("image" if own or family == "learned" else "detail")
     settings = Settings(
         plans=read_plans(plans or ()), keeps=keep or (), limit=limit, batch_size=batch_size,
-        seed=seed, positions=positions, new_tokens=new_tokens, split=split, task=task,
+        seed=seed, positions=positions, new_tokens=generated, split=split, task=task,
         jobs=jobs, probe=probe or (), every=every, family=family, match=match, check=check_data,
     )  # fmt: skip
     source = Source(
         model_place(model, task), load_options(device, dtype, weights), settings,
-        images, labels, classes, tuple(prompts or PROMPTS),
+        images, labels, classes, tuple(prompts or PROMPTS), data,
     )  # fmt: skip
     _run(source, record, force, answers, by_type)
 

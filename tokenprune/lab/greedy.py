@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from tokenprune.errors import TokenpruneError
 from tokenprune.errors.words import counted
 
+#: New tokens where nobody says: of answers to the built-in questions, and of others (ours).
+SHORT, LONG = 2, 32
+
 REMEDY = (
     "Its weights or its dtype give no numbers: try --dtype float32 (of a study: 'dtype' of the "
     "model)."

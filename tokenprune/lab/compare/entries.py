@@ -20,6 +20,7 @@ from tokenprune.lab.compare.defaults import Wanted, default_entries, encoder_ent
 from tokenprune.lab.compare.keeps import Shown, encoder_keeps, mllm_keeps
 from tokenprune.lab.compare.matching import equal_tokens
 from tokenprune.lab.compare.settings import Settings
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.entries import Entry, Strategies, plan_entries
 from tokenprune.lab.measure.measurement import why
@@ -29,8 +30,15 @@ from tokenprune.plugins.host import host
 from tokenprune.plugins.strategies import strategy_class
 
 
-def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry], list[str]]:
+def build_entries(
+    loaded: LoadedModel, settings: Settings, first: Question
+) -> tuple[list[Entry], list[str]]:
     """The rows, and sentences about default ones that don't run on this model.
+
+    Args:
+        loaded: the model.
+        settings: what to compare.
+        first: the first sample, of which budgets are shares where pictures have any size.
 
     Raises:
         TokenpruneError: one of the user's plans doesn't fit the model, or a budget doesn't:
@@ -44,7 +52,7 @@ def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry],
     strategies = compared_strategies(loaded, settings)
     unsaid: list[str] = []
     if isinstance(loaded, LoadedMllm):
-        shown = Shown.to(loaded, settings.task)
+        shown = Shown.to(loaded, first)
         wanted, unsaid = _wanted(loaded, settings, shown)
         rows = partial(default_entries, wanted=wanted)
     else:

@@ -20,7 +20,7 @@ from tokenprune.lab.compare.defaults import (
     MLLM_KEEPS,
     MLLM_PATCHES,
 )
-from tokenprune.lab.data.builtin import BUILT_IN
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.checks import unpruned_tokens
 from tokenprune.lab.measure.task import VqaTask
 from tokenprune.plan import Plan
@@ -47,8 +47,8 @@ class Shown:
     tiles: float = 1.0
 
     @classmethod
-    def to(cls, loaded: LoadedMllm, task: str) -> Shown:
-        """Of the tower's grid; where that says nothing, of a built-in task's first question.
+    def to(cls, loaded: LoadedMllm, first: Question) -> Shown:
+        """Of the tower's grid; where that says nothing, of the first question that is asked.
 
         Pictures may have any size, or be cut into tiles; then the plain model is asked.
         """
@@ -57,10 +57,9 @@ class Shown:
         tower = adapter.spec().tower
         if tower is not None:
             return cls(math.prod(choose_encoder(tower).spec().grid))
-        questions = BUILT_IN[task].questions(1)
-        asked = VqaTask(loaded, questions, 1, new_tokens=1)
+        asked = VqaTask(loaded, [first], 1, new_tokens=1)
         with torch.no_grad(), attach(loaded.model, Plan()) as handle:
-            asked.call(asked.inputs(questions))
+            asked.call(asked.inputs([first]))
             meter = handle.meter
             return cls(round(unpruned_tokens(meter.tokens)), meter.tiles or 1.0)
 

@@ -58,7 +58,7 @@ def compare(
     loaded = load_model(source.model, source.options) if loaded is None else loaded
     task = source.task(loaded)
     check_samples(task.questions, settings.check)
-    entries, left_out = build_entries(loaded, settings)
+    entries, left_out = build_entries(loaded, settings, task.questions[0])
     if settings.match in ("flops", "time"):
         entries, unequal = equal_cost(task, entries, settings.match, host().strategies)
         left_out = [*left_out, *unequal]
@@ -81,7 +81,7 @@ def compare(
         elapsed=round(time.perf_counter() - start, 1),
         model=_model(loaded, source.options),
         task=source.about(loaded) | _counted(task, measured),
-        settings=_settings(settings) | {"others": _others(loaded, settings)},
+        settings=_settings(source) | {"others": _others(loaded, settings)},
         environment=describe_environment(),
         dense=dense,
         results=results,
@@ -170,9 +170,10 @@ def _others(loaded: LoadedModel, settings: Settings) -> int:
     return len(host().strategies) - len(compared_strategies(loaded, settings))
 
 
-def _settings(settings: Settings) -> dict[str, Any]:
+def _settings(source: Source) -> dict[str, Any]:
+    settings = source.settings
     return {
-        "task": settings.task,
+        "task": settings.task if source.data is None else source.data.name,
         # plans of the user's own run as written, unless a cost is solved for
         "match": "stage" if settings.plans and settings.match == "tokens" else settings.match,
         "jobs": settings.jobs,

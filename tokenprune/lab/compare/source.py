@@ -18,6 +18,7 @@ from tokenprune.lab.clips import check_clips
 from tokenprune.lab.compare.settings import Settings
 from tokenprune.lab.data.builtin import BUILT_IN
 from tokenprune.lab.data.candidates import PROMPTS, Candidates, check_prompts, read_classes
+from tokenprune.lab.data.jsonl import read_jsonl
 from tokenprune.lab.data.pictures import labelled_pictures
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.task import Task
@@ -33,10 +34,11 @@ class Source:
         model: what stands behind `--model`.
         options: how it is loaded.
         settings: what to compare.
-        images: folder of pictures, for encoders.
+        images: folder of pictures, for encoders; with `data`, of those that it names.
         labels: CSV with their classes.
         classes: file with the names of the classes, for dual encoders.
         prompts: templates for the names.
+        data: file of questions for multimodal LLMs, see `read_jsonl`; None: built-in ones.
     """
 
     model: str
@@ -46,6 +48,7 @@ class Source:
     labels: Path | None = None
     classes: Path | None = None
     prompts: tuple[str, ...] = PROMPTS
+    data: Path | None = None
 
     def task(self, loaded: LoadedModel | None = None) -> Task:
         """The samples with the model, which is loaded if it isn't given.
@@ -66,7 +69,13 @@ class Source:
             self._check_own_pictures()
             if settings.video:
                 check_clips(loaded, "--task video")
-            samples = _questions(settings)
+            samples = self._questions()
+        elif self.data is not None:
+            raise DataError(
+                "an encoder answers no questions.",
+                where="--data",
+                remedy="Pass a multimodal LLM, or labelled pictures with --images and --labels.",
+            )
         elif isinstance(loaded, LoadedClassifier):
             samples = self._pictures(loaded.classes)
         else:
@@ -76,9 +85,9 @@ class Source:
         return task_of(loaded, samples, settings.batch_size, settings.new_tokens, candidates)
 
     def _check_own_pictures(self) -> None:
-        """Refuse what would be ignored: multimodal LLMs are asked the built-in questions."""
+        """Refuse what would be ignored: multimodal LLMs are asked questions."""
         given = {
-            "--images": self.images is not None,
+            "--images": self.images is not None and self.data is None,
             "--labels": self.labels is not None,
             "--split": self.settings.split != "all",
         }
@@ -86,14 +95,31 @@ class Source:
             if there:
                 raise DataError(
                     "labelled pictures are for encoders, and this model is a multimodal LLM, which "
-                    "is asked the built-in questions.",
+                    "is asked questions.",
                     where=option,
-                    remedy="Pass --model timm:NAME or the folder of a dual encoder, or ask your "
-                    "own questions in a study: tokenprune study.",
+                    remedy="Pass --model timm:NAME or the folder of a dual encoder, or your own "
+                    "questions with --data FILE.",
                 )
+
+    def _questions(self) -> list[Question]:
+        """Of the user's file, or built in."""
+        settings = self.settings
+        if self.data is None:
+            task = BUILT_IN[settings.task]
+            return task.questions(settings.limit or task.usual)
+        if settings.probe:
+            raise DataError(
+                "the probe is fitted on built-in pictures and reads those of built-in questions.",
+                where="--probe and --data",
+                remedy="Leave one of them away.",
+            )
+        found = read_jsonl(self.data, folder=self.images, elsewhere="--images")
+        return found[: settings.limit]
 
     def about(self, loaded: LoadedModel) -> dict[str, Any]:
         """Where the samples come from, for the record."""
+        if self.data is not None:
+            return {"name": f"questions of {self.data.name}", "data": self.data.name}
         if isinstance(loaded, LoadedMllm):
             shown = "clips" if self.settings.video else "pictures"
             about = {"task": self.settings.task}
@@ -133,8 +159,3 @@ class Source:
         return labelled_pictures(
             self.images, self.labels, classes=classes, split=split, limit=limit
         )
-
-
-def _questions(settings: Settings) -> list[Question]:
-    task = BUILT_IN[settings.task]
-    return task.questions(settings.limit or task.usual)

@@ -24,30 +24,40 @@ USAGE = (
 )
 
 
-def read_jsonl(path: Path, *, answers: bool = True, frames: int | None = None) -> list[Question]:
+def read_jsonl(
+    path: Path,
+    *,
+    answers: bool = True,
+    frames: int | None = None,
+    folder: Path | None = None,
+    elsewhere: str = "",
+) -> list[Question]:
     """Questions of a file with one a line: what is seen, `question`, `answer`, `type`.
 
     What is seen is `image` (or a list, `images`), or with `frames` a `video`: a file, or a folder
-    of frames. Either may be called `file_name`, as in Hugging Face's folders. Paths are relative
-    to the file. Lines with the same pictures or video count as one group in intervals. Several
-    right answers are a list, in `answer` or `answers`.
+    of frames. Either may be called `file_name`, as in Hugging Face's folders. Lines with the same
+    pictures or video count as one group in intervals. Several right answers are a list, in
+    `answer` or `answers`.
 
     Args:
         path: the file, or a folder that holds one of `FILES`.
         answers: whether every line needs an answer; without, it is left empty.
         frames: how many frames are taken of each video, see `chosen`; None: they are pictures.
+        folder: where the pictures or videos lie; None: beside the file.
+        elsewhere: what names another such folder, for errors.
 
     Raises:
         DataError: naming file and line.
         BackendUnavailableError: a video needs PyAV, which isn't installed.
     """
     path = _file(path)
+    folder = path.parent if folder is None else folder
     found: list[Question] = []
     groups: dict[str, int] = {}
     for row in read_rows(path, "questions", USAGE):
         question = row.text("question")
         first, *rest = right_answers(row) if answers else ("",)
-        image, name = _seen(row, path.parent, frames)
+        image, name = _seen(row, folder, frames, elsewhere)
         found.append(
             Question(
                 image=image,
@@ -93,12 +103,14 @@ def right_answers(row: DataRow) -> tuple[str, ...]:
     return row.answers(next((key for key in ANSWERS if key in row.data), ANSWERS[0]))
 
 
-def _seen(row: DataRow, folder: Path, frames: int | None) -> tuple[Path | list[Path] | Clip, str]:
+def _seen(
+    row: DataRow, folder: Path, frames: int | None, elsewhere: str
+) -> tuple[Path | list[Path] | Clip, str]:
     """What a line asks about, and what is the same for lines about the same."""
     if frames is not None:
         path = _video(row, folder)
         return Clip.of(path, frames, row.where), str(path)
-    pictures = [row.file(folder, name, "picture") for name in _names(row)]
+    pictures = [row.file(folder, name, "picture", elsewhere) for name in _names(row)]
     return (pictures if len(pictures) > 1 else pictures[0]), "|".join(map(str, pictures))
 
 
@@ -125,7 +137,7 @@ def _names(row: DataRow) -> list[str]:
         raise DataError(
             "the line names a video, and nothing says how many of its frames are taken.",
             where=row.where,
-            remedy="Add frames: 8 to the task; to a benchmark, --frames 8.",
+            remedy="Add frames: 8 to the task of a study; to a benchmark, --frames 8.",
         )
     given = row.data.get("images", row.data.get("image", row.data.get("file_name")))
     names = given if isinstance(given, list) else [given]

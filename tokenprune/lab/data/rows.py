@@ -70,19 +70,26 @@ class DataRow:
         values = [one.get("answer") if isinstance(one, Mapping) else one for one in several]
         return tuple(_text(value, f"'{key}'", self) for value in values)
 
-    def file(self, folder: Path, name: str, what: str) -> Path:
+    def file(self, folder: Path, name: str, what: str, elsewhere: str = "") -> Path:
         """A file that the row names.
+
+        Args:
+            folder: what names are relative to.
+            name: the file.
+            what: what errors call it.
+            elsewhere: what names another folder, for errors.
 
         Raises:
             DataError: there is none of that name.
         """
         path = folder / name
         if not is_file(path):
+            another = f"; another folder is named by {elsewhere}" if elsewhere else ""
             shown = name if len(name) <= 200 else f"{name[:200]}..."
             raise DataError(
                 f"there is no {what} '{shown}'.",
                 where=self.where,
-                remedy=f"Names are relative to '{folder}'.",
+                remedy=f"Names are relative to '{folder}'{another}.",
             )
         return path
 

@@ -31,7 +31,7 @@ MOST = 100_000
 Varied = Mapping[str, Any]
 
 #: Where data lie doesn't make a cell another one; what they hold is in its identity.
-_PLACES = {"path", "labels", "classes", "dataset"}
+_PLACES = {"path", "images", "labels", "classes", "dataset"}
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ def _anchored(study: Study, folder: Path) -> Study:
         task.model_copy(
             update={
                 "path": at(task.path),
+                "images": at(task.images),
                 "labels": at(task.labels),
                 "classes": at(task.classes) if isinstance(task.classes, Path) else task.classes,
                 "dataset": task.dataset and _beside(task.dataset, folder),

@@ -11,17 +11,15 @@ from tokenprune.lab.data.builtin import BUILT_IN
 from tokenprune.lab.data.candidates import PLACE, PROMPTS
 from tokenprune.lab.data.hub import HubDataset
 from tokenprune.lab.data.question import Columns, Frozen
+from tokenprune.lab.greedy import LONG, SHORT
 from tokenprune.lab.models import REFERENCE
 
 #: A value of a grid: what stands in a plan at a dotted place.
 Value = str | int | float | bool | dict[str, Any] | list[Any] | None
 
-#: New tokens where a study doesn't say: of the built-in tasks, and of others (ours).
-SHORT, LONG = 2, 32
-
-
 #: Keys of tasks that only one kind reads.
 _ONLY = {
+    "images": "jsonl",
     "labels": "pictures",
     "config": "dataset",
     "split": "dataset",
@@ -63,6 +61,8 @@ class TaskEntry(Frozen):
     captions for dual encoders; `dataset` is one of Hugging Face's."""
     path: Path | None = None
     """The file of `jsonl` (or its folder) and `captions`, or the folder of `pictures`."""
+    images: Path | None = None
+    """Of `jsonl`: the folder in which its pictures or videos lie; default: that of the file."""
     frames: Annotated[int, Field(ge=1)] | None = None
     """Of `jsonl` and `dataset`: the samples are videos, and so many frames are taken from each, at
     the centres of equal spans."""

@@ -65,6 +65,7 @@ def _placed_task(task: TaskEntry) -> TaskEntry:
     names = _absolute(task.classes) if isinstance(task.classes, Path) else task.classes
     changed = {
         "path": _absolute(task.path),
+        "images": _absolute(task.images),
         "labels": _absolute(task.labels),
         "classes": names,
     }

@@ -13,6 +13,9 @@ from tokenprune.lab.data.jsonl import read_jsonl
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.studies.model import TaskEntry
 
+#: What names another folder of pictures, here and where a command makes a task of its options.
+ELSEWHERE = "'images' of the task, or --images"
+
 
 def questions(entry: TaskEntry) -> list[Question]:
     """The questions of a task for multimodal LLMs.
@@ -22,7 +25,9 @@ def questions(entry: TaskEntry) -> list[Question]:
     """
     if entry.kind == "jsonl":
         assert entry.path is not None
-        found = read_jsonl(entry.path, frames=entry.frames)
+        found = read_jsonl(
+            entry.path, frames=entry.frames, folder=entry.images, elsewhere=ELSEWHERE
+        )
         return _of_types(found, entry, {one.kind for one in found if one.kind})[: entry.limit]
     if entry.kind == "dataset":
         return dataset_questions(entry.hub)

@@ -1,0 +1,87 @@
+"""Questions of one's own, as a table here and pictures there: in `compare` and in studies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.compare.tiny import TIMM, save_pictures
+from tokenprune.cli.app import app
+from tokenprune.errors import DataError
+from tokenprune.lab.studies.load import load_study
+from tokenprune.lab.studies.tasks import questions
+
+STAGE = "{at: pre_llm, strategy: random, keep: 4}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of questions, and pictures in a folder beside it."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "photos").mkdir()
+    save_pictures(folder / "photos", 2)
+    rows = ["0.png,what is the shape ?,yes,shape", "1.png,how many ?,two,count"]
+    (folder / "asked.csv").write_text("\n".join(["image,question,answer,type", *rows]))
+    (folder / "plan.yaml").write_text(f"stages: [{STAGE}]")
+    return folder
+
+
+def compare(*options: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["compare", *map(str, options)])
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_compare_asks_the_questions_of_a_table(folder: Path, llava_folder: Path) -> None:
+    data = ("--data", folder / "asked.csv", "--images", folder / "photos", "--new-tokens", 1)
+    out, plan = folder / "found.json", folder / "plan.yaml"
+    code, said = compare("--model", llava_folder, *data, "--plans", plan, "--out", out)
+    assert code == 0, said
+    record = json.loads(out.read_text())
+    about = {"name": "questions of asked.csv", "data": "asked.csv", "samples": 2, "images": 2}
+    assert record["task"] == about
+    assert record["settings"]["task"] == "asked.csv"
+    assert set(record["dense"]["by_type"]) == {"shape", "count"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--task", "image"), "questions are your own or built in"),
+        (("--probe", "all", "--images", "photos"), "the probe is fitted on built-in pictures"),
+        ((), "'0.png'. Names are relative to '.'; another folder is named by --images."),
+        (("--labels", "l.csv"), "--labels labelled pictures are for encoders"),
+    ],
+)
+def test_what_does_not_go_with_them_is_refused(
+    folder: Path,
+    llava_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    code, found = compare("--model", llava_folder, "--data", "asked.csv", *options)
+    assert code == 2
+    assert said in found
+
+
+def test_an_encoder_is_asked_no_questions(folder: Path, timm_weights: Path) -> None:
+    data = ("--data", folder / "asked.csv")
+    code, said = compare("--model", TIMM, "--weights", timm_weights, *data)
+    assert code == 2
+    assert "--data an encoder answers no questions" in said
+
+
+def test_a_task_of_a_study_names_the_folder_of_its_pictures(folder: Path) -> None:
+    text = f"out: records\nplans: [{{plan: {{stages: [{STAGE}]}}}}]\n"
+    task = "{kind: jsonl, path: asked.csv, images: photos}"
+    (folder / "study.yaml").write_text(f"{text}tasks: [{task}]")
+    study = load_study(folder / "study.yaml")
+    found = [one.image for one in questions(study.tasks[0])]
+    assert found == [folder.resolve() / "photos" / name for name in ("0.png", "1.png")]
+    (folder / "study.yaml").write_text(f"{text}tasks: [{task.replace(', images: photos', '')}]")
+    with pytest.raises(DataError, match="is named by 'images' of the task, or --images"):
+        questions(load_study(folder / "study.yaml").tasks[0])
