@@ -168,8 +168,29 @@ def test_random_at_the_nearest_number_of_tokens_stands_in_where_places_differ() 
 )
 def test_warnings(versus: Interval | None, total: Interval, says: list[str]) -> None:
     _, (result,) = results(row(entry("fopru", 8), 10, 1.0))
-    told = warnings_of(result.run, Interval(0.5, 0.46, 0.54), versus, total, 40)
+    run = replace(result.run, wall=[total.value] * 6, dense_wall=[1.0] * 6)
+    told = warnings_of(run, Interval(0.5, 0.46, 0.54), versus, total, 40)
     assert list(told) == says
+
+
+@pytest.mark.parametrize(
+    ("wall", "says"),
+    [
+        ([0.6] * 7, []),
+        ([0.6] * 6 + [0.9], []),
+        ([0.6] * 6 + [9.0], ["time / dense is 1.80 over all batches and 0.60 in the middle one"]),
+        ([9.0] * 4 + [0.6] * 3, ["time / dense is 5.40 over all batches and 9.00 in the middle"]),
+    ],
+)
+def test_a_time_that_a_few_batches_decide_is_said(wall: list[float], says: list[str]) -> None:
+    _, (result,) = results(row(entry("fopru", 8), 10, 1.0))
+    run = replace(result.run, wall=wall, dense_wall=[1.0] * len(wall))
+    share = sum(wall) / len(wall)
+    total = Interval(share, min(share, 0.9), share)
+    told = warnings_of(run, Interval(0.5, 0.46, 0.54), None, total, 40)
+    uneven = [one for one in told if "slower" not in one]
+    assert len(uneven) == len(says)
+    assert all(one.startswith(said) for one, said in zip(uneven, says, strict=True))
 
 
 def test_a_few_batches_and_pictures_are_sure_of_nothing() -> None:
@@ -177,7 +198,7 @@ def test_a_few_batches_and_pictures_are_sure_of_nothing() -> None:
     _, (result,) = results(row(entry("fopru", 8), 10, 1.0))
     worse, slower = Interval(-1.0, -1.0, -1.0), Interval(1.2, 1.2, 1.2)
     for batches, times in ((1, "1 batch"), (5, "5 batches")):
-        run = replace(result.run, wall=result.run.wall[:1] * batches)
+        run = replace(result.run, wall=[1.2] * batches, dense_wall=[1.0] * batches)
         told = warnings_of(run, Interval(0.5, 0.46, 0.54), worse, slower, 5)
         assert list(told) == [
             "worse than keeping random tokens, though answers to 5 pictures have no 95 % interval",

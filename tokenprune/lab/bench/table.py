@@ -28,7 +28,8 @@ def verdicts(rows: Sequence[BenchRow]) -> list[str]:
     """One sentence for every plan and workload; a net loss is called one."""
     bases = {row.workload: row.name for row in rows if row.baseline}
     return [
-        f"{row.name}, {row.workload.label}: {row.speedup.against(bases[row.workload])}"
+        f"{row.name}, {row.workload.label}{', to the first token' if row.ttft else ''}: "
+        f"{row.speedup.against(bases[row.workload])}"
         for row in rows
         if not row.baseline
     ]
@@ -36,8 +37,8 @@ def verdicts(rows: Sequence[BenchRow]) -> list[str]:
 
 def _speed(rows: Sequence[BenchRow]) -> Table:
     generates = any(row.ttft for row in rows)
-    what = "to the first token and after it" if generates else "of one pass"
-    table = Table(title=f"Speed, {what}")
+    tokens = "to the first token (TTFT), and of each after it (token)"
+    table = Table(title=f"Milliseconds {tokens if generates else 'of one pass'}")
     backends = ("dense attention",) if len(attention_of(rows)) > 1 else ()
     for name in ("workload", *backends, "plan"):
         table.add_column(name)

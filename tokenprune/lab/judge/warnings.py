@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, nan
+from statistics import median
 
 from tokenprune.errors.words import counted, these
 from tokenprune.lab.judge.result import PlanRun, Result
@@ -12,6 +13,9 @@ from tokenprune.lab.measure.statistics import ENOUGH, Interval, rule_of_three
 
 #: An interval wider than this share can't tell plans apart that differ by a few points (ours).
 WIDE = 0.10
+
+#: Times as a share of dense are uneven where the batch in the middle differs by more (ours).
+UNEVEN = 0.10
 
 #: So many plans and more that a warning is about are counted and not named.
 MANY = 6
@@ -46,6 +50,8 @@ def warnings_of(
         times = f"times of {counted(batches, 'batch', 'batches')}"
         unsure = _unsure(total, 1, batches, times)
         found.append(f"slower than the dense model{unsure}")
+    if uneven := _uneven(run, total.value):
+        found.append(uneven)
     if accuracy.high - accuracy.low > WIDE:
         found.append("too few samples: the interval is too wide to tell small differences")
     if accuracy.low == accuracy.high:
@@ -65,6 +71,18 @@ def _unsure(found: Interval, point: int, groups: int, few: str) -> str:
     if not found.excludes(point):
         return f", though the interval includes {point}"
     return "" if groups >= ENOUGH else f", though {few} have no 95 % interval"
+
+
+def _uneven(run: PlanRun, total: float) -> str:
+    """That a few batches decide about the time, as one does that something else held up."""
+    pairs = zip(run.wall, run.dense_wall, strict=True)
+    middle = median(wall / dense if dense else nan for wall, dense in pairs)
+    if run.dense or not abs(total - middle) > UNEVEN * middle:
+        return ""
+    return (
+        f"time / dense is {total:.2f} over all batches and {middle:.2f} in the middle one: a few "
+        "long ones weigh most, or something held them up"
+    )
 
 
 def _empty(share: float, images: int) -> str:
