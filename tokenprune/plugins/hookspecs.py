@@ -51,7 +51,8 @@ def _wrong_strategy(given: Any) -> str:
     stages = getattr(given, "stages", ())
     listed = isinstance(stages, tuple | list)
     if not stages or not listed or not all(isinstance(place, Placement) for place in stages):
-        return f"its stages are {stages!r}; write placements, such as (PreLlm(), Decoder(layer=2))"
+        forms = "(PreLlm(),) or (PreLlm(), Decoder(layer=2))"
+        return f"its stages are {stages!r}; write placements in a tuple, such as {forms}"
     if len({place.at for place in stages}) < len(stages):
         return f"its stages name a place twice: {', '.join(places(given))}"
     if given.length not in get_args(Length):
