@@ -110,6 +110,29 @@ def test_what_is_wrong_with_a_table_is_said_with_its_line(
     assert error.value.where == f"{folder / 'q.csv'}" + (f":{place}" if place else "")
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Image,Question,ANSWER", "0.png,one ?,red"],
+        ["image, question, answer", '0.png, one ?, "red"'],
+        ["image\tquestion\tanswer", "0.png\tone ?\tred"],
+    ],
+)
+def test_a_table_is_read_as_people_write_it(folder: Path, lines: list[str]) -> None:
+    (found,) = read_jsonl(write(folder, *lines, name="q.csv"))
+    assert (found.image, found.text, found.answer) == (folder / "0.png", "one ?", "red")
+
+
+def test_a_file_of_another_encoding_is_told_which_is_read(folder: Path) -> None:
+    (folder / "q.csv").write_bytes(
+        "image,question,answer\n0.png,o\u00f9 ?,l\u00e0\n".encode("latin-1")
+    )
+    with pytest.raises(DataError, match="UTF-8"):
+        read_jsonl(folder / "q.csv")
+    with pytest.raises(DataError, match=r"end in \.csv or \.tsv"):
+        read_jsonl(write(folder, "image,question,answer", name="q.txt"))
+
+
 def test_tables_are_read_wherever_rows_are(folder: Path) -> None:
     path = write(folder, "image,question,answer", "0.png,what ?,red", name="questions.csv")
     assert [one.answer for one in read_jsonl(folder)] == ["red"]

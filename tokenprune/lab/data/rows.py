@@ -100,7 +100,8 @@ def read_rows(path: Path, what: str, usage: str) -> Iterator[DataRow]:
     Args:
         path: the file, in UTF-8, with or without a byte-order mark. Lines end with LF, CRLF or
             CR; the other line ends of Unicode are part of a text, as in JSON. A file that ends in
-            `.csv` or `.tsv` is a table: its first line names the columns, and all values are texts.
+            `.csv` or `.tsv` is a table: its first line names the columns, in letters of any case,
+            and all values are texts. Spaces behind a separator are passed over.
         what: what errors call its rows.
         usage: the form of a row, for errors.
 
@@ -130,8 +131,11 @@ def read_lines(path: Path, what: str) -> list[str]:
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
+        encoded = isinstance(error, UnicodeDecodeError)
         raise DataError(
-            f"the {what} can't be read ({reason(error)}).", where=str(path)[:400]
+            f"the {what} can't be read ({reason(error)}).",
+            where=str(path)[:400],
+            remedy="Save it as text in UTF-8, of a spreadsheet as CSV." if encoded else "",
         ) from error
     return text.removesuffix("\n").split("\n") if text else []
 
@@ -140,18 +144,20 @@ def _table(path: Path, what: str, usage: str) -> Iterator[DataRow]:
     """The rows of a table; empty cells count as missing."""
     lines = [f"{line}\n" for line in read_lines(path, what)]
     separator = TABLES[path.suffix.lower()]
-    if separator == "," and lines and ";" in lines[0] and "," not in lines[0]:
-        separator = ";"  # as spreadsheets write where the comma stands in numbers
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    if separator == "," and lines and "," not in lines[0]:
+        # as spreadsheets write where the comma stands in numbers, or what was copied out of one
+        separator = next((one for one in (";", "\t") if one in lines[0]), separator)
+    reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
     columns: list[str] = []
     try:
         for cells in reader:
             where = f"{path}:{reader.line_num}"
             if not columns:
-                columns = [name.strip() for name in cells]
+                columns = [name.strip().lower() for name in cells]
                 if len({*columns}) < len(columns):
                     raise DataError("two columns have one name.", where=where, remedy=usage)
-                usage = f"The first line names the columns, here {', '.join(columns)}. {usage}"
+                named = f"The first line names the columns, here {', '.join(columns)}"
+                usage = f"{named}; they are called as the keys of JSON lines. {usage}"
             elif len(cells) > len(columns):
                 found = f"there are {len(cells)} values in {len(columns)} columns."
                 remedy = f"Put values that hold a '{separator}' into double quotes."
@@ -171,7 +177,8 @@ def _object(line: str, where: str, usage: str) -> dict[str, Any]:
     except RecursionError as error:
         raise DataError("the line is nested too deeply.", where=where, remedy=usage) from error
     except ValueError as error:
-        raise DataError(f"the line is no JSON ({error}).", where=where, remedy=usage) from error
+        remedy = f"{usage} Tables are files that end in {' or '.join(TABLES)}."
+        raise DataError(f"the line is no JSON ({error}).", where=where, remedy=remedy) from error
     if not isinstance(row, dict):
         found = f"the line is no object, but {kind_of(row)}."
         form = "Every line is an object of its own. " if isinstance(row, list) else ""
