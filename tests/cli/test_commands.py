@@ -226,7 +226,8 @@ def test_show_draws_the_panels(llava_folder: Path, pictures: Path, tmp_path: Pat
     with Image.open(out) as sheet:
         assert sheet.width > 4 * 400
         assert sheet.height > 2 * 400
-    one = run("show", images[0], "--plan", plan, "--model", llava_folder, "--out", out, "--sites")
+    again = ("--out", out, "--force", "--sites")
+    one = run("show", images[0], "--plan", plan, "--model", llava_folder, *again)
     assert one[0] == 0
     with Image.open(out) as wider:
         assert wider.width > sheet.width

@@ -147,10 +147,10 @@ def test_the_command_trains_what_attaches_again(
         assert method != "covipal_style" or one.kept == one.patches // 2
     # the weights are those of this model alone
     show = ["show", str(tmp_path / "a.png"), "--plan", str(out / "plan.yaml"), "--model"]
-    drawn = [*show, "--out", str(tmp_path / "x.png")]
-    mine = CliRunner().invoke(app, [*drawn[:5], str(folder(name)), *drawn[5:]])
+    sheet = ["--force", "--out", str(tmp_path / "x.png")]
+    mine = CliRunner().invoke(app, [*show, str(folder(name)), *sheet])
     assert mine.exit_code == 0, mine.output
-    other = CliRunner().invoke(app, [*drawn[:5], str(folder("gemma3")), *drawn[5:]])
+    other = CliRunner().invoke(app, [*show, str(folder("gemma3")), *sheet])
     assert other.exit_code == 2
     assert "was trained" in " ".join(other.output.split())
 
