@@ -81,7 +81,9 @@ class SegmentedAdapter(SegmentedRows, AnySizeAdapter):
         """Whether its attention does, without dropout and with nothing hung on it."""
         attentions = self._attentions.get(block, ())
         dropout = block.training and compat.attention_dropout(block, self._block)
-        return not dropout and bool(attentions) and all(map(loops, attentions))
+        if dropout or not attentions:
+            return False
+        return all(loops(attention, self._functions) for attention in attentions)
 
 
 def norm_of_rows(original: Callable[..., Any], hidden_states: Tensor) -> Tensor:

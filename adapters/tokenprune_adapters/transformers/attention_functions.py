@@ -6,7 +6,7 @@ Nothing here imports transformers. `tests/cases/test_attention_functions.py` che
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -19,6 +19,8 @@ FUNCTIONS = "ALL_ATTENTION_FUNCTIONS"
 """What the files of models call the table of attention functions."""
 MASKS = "transformers.masking_utils", "ALL_MASK_ATTENTION_FUNCTIONS"
 """The table of functions that make the masks of an attention, by the same names."""
+Functions = Mapping[str, Callable[..., Any]]
+"""A table of attention functions: others may be put into it, but it stays the same object."""
 _HUB = "/"
 """In names of kernels from the hub, which compute what those that ship do."""
 
@@ -30,12 +32,22 @@ def implementation(module: Any) -> str | None:
     return found
 
 
-def refuse_registered(attention: nn.Module, block: nn.Module) -> None:
+def functions(attention: nn.Module) -> Functions:
+    """The table in which an attention looks its function up; an empty one if it has none.
+
+    Adapters ask once: a compiler wraps all modules that are imported, each time it is asked.
+    """
+    table: Functions = getattr(sys.modules[type(attention).__module__], FUNCTIONS, {})
+    return table
+
+
+def refuse_registered(attention: nn.Module, block: nn.Module, table: Functions) -> None:
     """Refuse an attention function of the user's own, which a block's halves don't call.
 
     Args:
         attention: the attention of a block, or what wraps it there.
         block: the block.
+        table: see `functions`.
 
     Raises:
         UnsupportedCallError: naming the function.
@@ -43,7 +55,6 @@ def refuse_registered(attention: nn.Module, block: nn.Module) -> None:
     name = implementation(attention)
     if name is None or _HUB in name:
         return
-    table = getattr(sys.modules[type(attention).__module__], FUNCTIONS, {})
     if name in table and not of_library(table[name]):
         raise UnsupportedCallError(
             f"the attention function '{name}' is a user's own, and a plan that acts in this block "
@@ -54,15 +65,17 @@ def refuse_registered(attention: nn.Module, block: nn.Module) -> None:
         )
 
 
-def loops(attention: nn.Module, segmented: Sequence[str] = ("sdpa", "eager")) -> bool:
+def loops(
+    attention: nn.Module, table: Functions, segmented: Sequence[str] = ("sdpa", "eager")
+) -> bool:
     """Whether an attention of a packed tower calls its function segment by segment.
 
     Args:
         attention: the attention of a block.
+        table: see `functions`.
         segmented: names of functions that take one segment at a time; others take borders.
     """
     name = implementation(attention)
-    table = getattr(sys.modules[type(attention).__module__], FUNCTIONS, {})
     if name not in segmented or not unhung(attention):
         return False
     return name not in table or of_library(table[name])

@@ -14,7 +14,7 @@ from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, re
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import collecting_names as collecting
 from tokenprune_adapters.transformers import vit_names as compat
-from tokenprune_adapters.transformers.attention_functions import refuse_registered
+from tokenprune_adapters.transformers.attention_functions import functions, refuse_registered
 from tokenprune_adapters.transformers.vit_family_names import CLIP, VisionNames
 
 
@@ -49,6 +49,7 @@ class HalvedBlocks(EncoderAdapter):
                 require_exact(attention, f"{where}, attention", self.attention_classes, {})
             self._block = compat.block_names(block, where, self.names)
         self._first = self._attentions[self.blocks[0]] if len(self.blocks) else []
+        self._functions = functions(self._first[0]) if self._first else {}
         check_library("transformers", compat.relied_on(self.vision, self.names))
 
     def _vision(self) -> nn.Module:
@@ -63,7 +64,7 @@ class HalvedBlocks(EncoderAdapter):
                 no further one: guards on the config that blocks share would be looked at for each.
         """
         for attention in self._first:  # also where a compiler runs this call as it is
-            refuse_registered(attention, self.vision)
+            refuse_registered(attention, self.vision, self._functions)
         given = compat.argument(self.argument_names, compat.MAPS, args, kwargs)
         configs = (getattr(self.vision, "config", None), getattr(self.model, "config", None))
         if given is None and any(getattr(one, compat.MAPS, False) for one in configs):
@@ -93,7 +94,7 @@ class HalvedBlocks(EncoderAdapter):
         if not is_compiling():
             for attention in self._attentions.get(block, ()):
                 refuse_unrun(attention, block)
-                refuse_registered(attention, block)
+                refuse_registered(attention, block, self._functions)
         if block.training:
             active = compat.attention_dropout(block, self._block)
             refuse_dropout(active, self.vision, "Set the config's attention dropout to 0")

@@ -17,7 +17,7 @@ from tokenprune_adapters.shared.rotary import rotated_as_float32
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import packed_names as names
 from tokenprune_adapters.transformers import vit_names
-from tokenprune_adapters.transformers.attention_functions import loops, refuse_registered
+from tokenprune_adapters.transformers.attention_functions import functions, loops, refuse_registered
 
 NOMINAL = (1, 16, 16)
 """Units (t, h, w) of the picture that plans are checked for (ours): pictures have any size."""
@@ -72,6 +72,7 @@ class PackedVisionAdapter(SegmentedRows):
             attention = block.get_submodule("attn")
             require_exact(attention, f"{where}, attention", self.attention_classes, {})
         check_library("transformers", names.relied_on(model))
+        self._functions = functions(blocks[0].get_submodule("attn")) if len(blocks) else {}
         self._spec = EncoderSpec(
             entry=model,
             blocks=blocks,
@@ -120,7 +121,9 @@ class PackedVisionAdapter(SegmentedRows):
 
     def loops(self, block: nn.Module) -> bool:
         """Whether its attention does, without dropout and with nothing hung on it."""
-        return names.dropout(block) == 0 and loops(block.get_submodule("attn"))
+        if names.dropout(block) != 0:
+            return False
+        return loops(block.get_submodule("attn"), self._functions)
 
     def attention_maps(self, args: tuple[Any, ...], kwargs: Arguments) -> str | None:
         """Asked for by argument, or by the config where the argument is absent."""
@@ -139,7 +142,7 @@ class PackedVisionAdapter(SegmentedRows):
         """
         attention = block.get_submodule("attn")
         refuse_unrun(attention, block)
-        refuse_registered(attention, block)
+        refuse_registered(attention, block, self._functions)
         refuse_dropout(names.dropout(block), self.model, "Set the attention's dropout to 0")
         return names.heads(block, hidden)
 
