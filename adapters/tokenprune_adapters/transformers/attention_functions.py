@@ -76,7 +76,7 @@ def loops(
         segmented: names of functions that take one segment at a time; others take borders.
     """
     name = implementation(attention)
-    if name not in segmented or not unhung(attention):
+    if name is None or name not in segmented or not unhung(attention):
         return False
     return name not in table or of_library(table[name])
 
