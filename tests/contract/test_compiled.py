@@ -11,11 +11,8 @@ from tokenprune_strategies.tome import ToMe
 
 import tokenprune
 from tests import models, towers
-from tests.contract.cases import ENCODER_STAGES, ENCODERS, KEEP, Encoder, attached, plan
-from tests.contract.compiling import (
-    assert_same,
-    one_graph,
-)
+from tests.contract.cases import ENCODER_STAGES, ENCODERS, KEEP, Encoder, attached
+from tests.contract.compiling import assert_one, assert_same, one_graph, small_llava
 from tests.mllm.calls import SHORT, inputs
 from tokenprune.errors import NotMeasuredError
 from tokenprune.interface.reduction import Reduction
@@ -24,14 +21,18 @@ from tokenprune.interface.tokens import Tokens
 
 WHOLE_TOWERS = ("clip", "siglip")
 WRAPPED = {"timm-wrapped": Encoder(towers.timm_wrapped, ENCODERS["clip-vision"].inputs)}
-ONE_BLOCK = {"strategy": "tome", "layer": 0}
-MERGING_AND_DROPPING = {
-    "schema_version": 1,
-    "stages": [
-        {"at": "encoder", "strategy": "tome", "layer": 0, "keep": KEEP + 4},
-        {"at": "encoder", "strategy": "fopru", "layer": 1, "keep": KEEP},
-    ],
-}
+FIRST = {"at": "encoder", "layer": 0, "keep": KEEP + 4}
+"""What acts in the first block, and leaves so many."""
+
+
+def plan(*stages: dict[str, Any]) -> dict[str, Any]:
+    return {"schema_version": 1, "stages": list(stages)}
+
+
+MERGING_AND_DROPPING = plan(
+    {**FIRST, "strategy": "tome"},
+    {"at": "encoder", "strategy": "fopru", "layer": 1, "keep": KEEP},
+)
 
 
 @pytest.fixture(autouse=True)
@@ -52,12 +53,12 @@ def called(model: Any, encoder: str) -> Any:
 @torch.no_grad()
 def test_every_static_strategy_is_one_graph_and_gives_the_same(stage: str) -> None:
     acting = {"layer": 0, **ENCODER_STAGES[stage]}
-    model, pictures = built("clip-vision", acting["layer"] + 2), models.pixels(2)
+    model, pictures = built("timm-vit", acting["layer"] + 2), models.pixels(2)
     with attached(model, acting, keep=KEEP + 4):
         compiled, counter = one_graph(model)
         for given in (pictures, pictures.flip(-1)):  # traced, then from the cache
             assert_same(compiled(given), model(given))
-    assert counter.frame_count == 1
+    assert_one(counter)
 
 
 @pytest.mark.parametrize("encoder", [*ENCODERS, *WRAPPED])
@@ -70,29 +71,25 @@ def test_every_tower_that_merges_and_drops_is_one_graph(encoder: str) -> None:
         assert [step.kept for step in handle.trace.image(0).steps] == [KEEP + 4, KEEP]
         compiled, counter = one_graph(call)
         assert_same(compiled(**given), plain)
-    assert counter.frame_count == 1
+    assert_one(counter)
 
 
-@pytest.mark.parametrize(
-    ("stage", "encoder", "backend"),
-    [("evoprune", "clip-vision", "aot_eager"), ("tome", "timm-average", "eager")],
-)
 @torch.no_grad()
-def test_seven_batch_sizes_need_three_graphs(stage: str, encoder: str, backend: str) -> None:
-    model = built(encoder)
-    with attached(model, {**ENCODER_STAGES[stage], "layer": 0}, keep=KEEP + 4):
-        compiled, counter = one_graph(model, backend)
+def test_seven_batch_sizes_need_three_graphs() -> None:
+    model = built("timm-average")
+    second = {"at": "encoder", "strategy": "tome", "layer": 1, "keep": KEEP}
+    with tokenprune.attach(model, plan({**FIRST, "strategy": "evoprune"}, second)):
+        compiled, counter = one_graph(model, "aot_eager")
         for batch in (2, 4, 1, 3, 8, 2, 5):
-            given = ENCODERS[encoder].inputs(batch)
-            assert_same(compiled(**given), model(**given))
+            assert_same(compiled(models.pixels(batch)), model(models.pixels(batch)))
     assert counter.frame_count <= 3
 
 
 @torch.no_grad()
 def test_other_sizes_of_pictures_need_a_graph_each() -> None:
     """And their budgets are solved while it is traced."""
-    model = built("clip-vision")
-    with attached(model, ENCODER_STAGES["tome"]):
+    model = built("clip-vision", 1)
+    with attached(model, ENCODER_STAGES["tome"], keep=0.6):
         compiled, counter = one_graph(model)
         for rows, columns in ((6, 5), (7, 8), (6, 5)):
             pictures = torch.randn(2, 3, rows * models.PATCH, columns * models.PATCH)
@@ -104,17 +101,15 @@ def test_other_sizes_of_pictures_need_a_graph_each() -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 @torch.no_grad()
 def test_inductor_compiles_a_plan_to_one_graph() -> None:
-    model, pictures = models.clip_vision(num_hidden_layers=2), models.pixels(2)
-    with attached(model, {"strategy": "tome", "layer": 0}, keep=20):
-        plain = model(pictures).last_hidden_state
-        compiled = torch.compile(model, fullgraph=True)
-        torch.testing.assert_close(compiled(pictures).last_hidden_state, plain)
+    model, pictures = built("clip-vision", 1), models.pixels(2)
+    with attached(model, ENCODER_STAGES["tome"], keep=20):
+        assert_same(torch.compile(model, fullgraph=True)(pictures), model(pictures))
 
 
 @torch.no_grad()
 def test_a_compiled_call_is_not_measured_and_says_so() -> None:
-    model, pictures = built("clip-vision"), models.pixels(2)
-    with attached(model, ENCODER_STAGES["tome"]) as handle:
+    model, pictures = built("timm-vit", 1), models.pixels(2)
+    with attached(model, ENCODER_STAGES["tome"], keep=20) as handle:
         model(pictures)
         handle.meter.reset()
         compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -158,23 +153,21 @@ def test_a_strategy_that_breaks_the_graph_runs_beside_it(monkeypatch: pytest.Mon
         return reduce(self, tokens, budget)
 
     monkeypatch.setattr(ToMe, "reduce", peeking)
-    model, pictures = built("clip-vision"), models.pixels(2)
-    with attached(model, ONE_BLOCK, keep=KEEP + 4) as handle:
-        plain = model(pictures).last_hidden_state
+    model, pictures = built("timm-vit", 1), models.pixels(2)
+    with tokenprune.attach(model, plan({**FIRST, "strategy": "tome"})) as handle:
+        plain = model(pictures)
         compiled = torch.compile(model, backend="eager")
         for _ in range(2):
-            torch.testing.assert_close(compiled(pictures).last_hidden_state, plain)
+            torch.testing.assert_close(compiled(pictures), plain)
         assert not handle.report().compiled
         assert len(handle.trace.images) == 2
 
 
-@pytest.mark.parametrize("strategy", ["tome", "evoprune"])
 @torch.no_grad()
-def test_a_compiled_tower_inside_a_multimodal_llm_keeps_to_the_llms_call(strategy: str) -> None:
-    model, given = models.llava_clip(vision_feature_layer=-3), inputs(SHORT)
-    stages = plan(ONE_BLOCK | {"strategy": strategy}, keep=KEEP + 4)["stages"]
-    stages += [{"at": "pre_llm", "strategy": "fopru", "keep": 9}]
-    with tokenprune.attach(model, {"schema_version": 1, "stages": stages}) as handle:
+def test_a_compiled_tower_inside_a_multimodal_llm_keeps_to_the_llms_call() -> None:
+    model, given = small_llava(), inputs(SHORT)
+    behind = {"at": "pre_llm", "strategy": "fopru", "keep": 9}
+    with tokenprune.attach(model, plan({**FIRST, "strategy": "evoprune"}, behind)) as handle:
         plain, tokens = model(**given).logits, handle.report().tokens
         model.model.vision_tower.compile(backend="eager")
         model.model.vision_tower(given["pixel_values"])  # by itself one graph
@@ -187,19 +180,19 @@ def test_a_compiled_tower_inside_a_multimodal_llm_keeps_to_the_llms_call(strateg
 @torch.no_grad()
 def test_a_compiled_tower_takes_a_plan_of_another_seed() -> None:
     """A compiler takes a number that changed for a symbol, and nothing is drawn from one."""
-    model, pictures = models.clip_vision(num_hidden_layers=2), models.pixels()
+    model, pictures = built("timm-vit", 1), models.pixels()
     compiled, kept = torch.compile(model, backend="eager"), list[torch.Tensor]()
     for seed in (1, 2, 3):
         with attached(model, {"strategy": "random", "layer": 0}, seed=seed):
-            kept.append(model(pictures).last_hidden_state)
-            assert torch.equal(compiled(pictures).last_hidden_state, kept[-1])
+            kept.append(model(pictures))
+            assert torch.equal(compiled(pictures), kept[-1])
     assert not torch.equal(kept[0], kept[1])
 
 
 @torch.no_grad()
 def test_values_that_a_graph_cannot_refuse_give_nan() -> None:
-    model = built("idefics3")
-    with attached(model, ENCODER_STAGES["tome"]):
+    model = built("idefics3", 1)
+    with attached(model, ENCODER_STAGES["tome"], keep=20):
         compiled = torch.compile(model, backend="eager", fullgraph=True)
         assert compiled(**towers.idefics3_inputs())[0].isfinite().all()
         assert compiled(**towers.idefics3_inputs(hidden=1))[0].isnan().all()

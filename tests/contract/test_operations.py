@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,12 +78,42 @@ def test_a_static_plan_waits_for_the_device_once_at_the_end(strategy: str) -> No
     assert names[-1] == waits[0]
 
 
-def packed_tower(depth: int) -> Any:
+@functools.cache
+def packed_tower(pictures: int) -> tuple[Any, Callable[[], Any]]:
+    """A tower of 32 blocks, which tests share and leave as it was, and a call of it."""
     transformers = pytest.importorskip("transformers")
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
 
-    config = transformers.Qwen2_5_VLConfig(vision_config=qwen_vision(depth, 64, 128))
-    return qwen.Qwen2_5_VisionTransformerPretrainedModel(config.vision_config).eval()
+    config = transformers.Qwen2_5_VLConfig(vision_config=qwen_vision(32, 64, 128))
+    tower = qwen.Qwen2_5_VisionTransformerPretrainedModel(config.vision_config).eval()
+    rows, grids = qwen_picture(336, pictures)
+    return tower, lambda: tower(hidden_states=rows, grid_thw=grids)
+
+
+def launched(call: Callable[[], Any]) -> int:
+    """Operations of a call that do something."""
+    return sum(name not in IDLE for name in dispatched(call))
+
+
+@functools.cache
+def launched_dense(pictures: int) -> int:
+    """Those of the tower without a plan."""
+    return launched(packed_tower(pictures)[1])
+
+
+def products(call: Callable[[], Any]) -> int:
+    """FLOPs of the products of queries and keys in a call."""
+    with count_flops() as counter:
+        call()
+    counts = counter.get_flop_counts()["Global"]
+    pairs = ("attention", "attend", "baddbmm")
+    return sum(many for one, many in counts.items() if any(name in str(one) for name in pairs))
+
+
+@functools.cache
+def products_dense() -> int:
+    """Those of the tower without a plan, for one picture."""
+    return products(packed_tower(1)[1])
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "tome", "evoprune", "fopru"])
@@ -93,18 +124,11 @@ def test_a_pruned_packed_tower_has_fewer_operations_than_the_dense_one(
 ) -> None:
     """Where they are launched; the dense one attends to its windows one by one."""
     packed.launching(monkeypatch)
-    tower = packed_tower(32)
-    rows, grids = qwen_picture(336, pictures)
-
-    def call() -> Any:
-        return tower(hidden_states=rows, grid_thw=grids)
-
-    dense = sum(name not in IDLE for name in dispatched(call))
+    dense, (tower, call) = launched_dense(pictures), packed_tower(pictures)
     plan = {"schema_version": 1, "stages": [{"at": "encoder", "strategy": strategy, "keep": 36}]}
     with tokenprune.attach(tower, plan):
         call()  # the first call checks what strategies answer
-        names = [name for name in dispatched(call) if name not in IDLE]
-    assert len(names) <= bound * dense
+        assert launched(call) <= bound * dense
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "tome", "evoprune"])
@@ -113,17 +137,7 @@ def test_on_the_cpu_a_pruned_packed_tower_computes_no_products_of_two_windows(
     strategy: str,
 ) -> None:
     """Nor those of padding, also for signals."""
-    tower = packed_tower(32)
-    rows, grids = qwen_picture(336, 1)
+    dense, (tower, call) = products_dense(), packed_tower(1)
     plan = {"schema_version": 1, "stages": [{"at": "encoder", "strategy": strategy, "keep": 36}]}
-
-    def products() -> int:
-        with count_flops() as counter:
-            tower(hidden_states=rows, grid_thw=grids)
-        counts = counter.get_flop_counts()["Global"]
-        pairs = ("attention", "attend", "baddbmm")
-        return sum(many for one, many in counts.items() if any(name in str(one) for name in pairs))
-
-    dense = products()
     with tokenprune.attach(tower, plan):
-        assert products() <= dense / 2
+        assert products(call) <= dense / 2

@@ -36,7 +36,6 @@ def called(run: Callable[[], object]) -> Counter[str]:
         if event == "call":
             seen[f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}"] += 1
 
-    gc.collect()
     gc.disable()
     sys.setprofile(note)
     try:

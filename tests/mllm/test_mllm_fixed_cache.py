@@ -79,29 +79,44 @@ def test_generation_is_that_with_a_cache_that_grows(name: str, attention: str) -
         assert torch.equal(greedy(of, call, **STATIC), greedy(of, call))
 
 
+SIX = {"max_new_tokens": 6, "min_new_tokens": 6, "return_dict_in_generate": True}
+
+
 @functools.cache
-def plain_graphs() -> tuple[int, int]:
-    """Graphs and operations of steps without a plan."""
+def plain_steps() -> tuple[Any, int, int]:
+    """The cache that generation without a plan leaves; graphs and operations of its steps."""
     counted()
-    greedy(model(), inputs(SHORT, LONG), **compiled())
-    return counted()
+    out = model().generate(**inputs(SHORT, LONG), **SIX, **compiled())
+    return cache_of(out), *counted()
 
 
-@pytest.mark.parametrize("name", ["pyramid", "ragged", "compact", "trim"])
-def test_every_step_is_one_graph_with_few_operations_more(name: str) -> None:
+@pytest.mark.parametrize("name", ["pre_llm", "pyramid", "ragged", "compact", "trim"])
+def test_every_step_is_one_graph_on_a_cache_without_the_slots_of_what_is_gone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few operations more than without a plan."""
     of, call = model(), inputs(SHORT, LONG)
-    dense, plain = plain_graphs()
+    dense, dense_graphs, dense_operations = plain_steps()
+    monkeypatch.setattr(static_caches, "STEP", 4)
     counted()
+    torch._dynamo.reset()
     with tokenprune.attach(of, COMBINATIONS[name]) as handle:
-        want = greedy(of, call)
-        torch._dynamo.reset()
-        assert torch.equal(greedy(of, call, **compiled()), want)
+        grown = of.generate(**call, **SIX)
+        found = of.generate(**call, **SIX, **compiled())
         assert "compiled ones: not measured" in str(handle.report())
+    assert torch.equal(found.sequences, grown.sequences)
     graphs, operations = counted()
-    assert graphs == dense == 1
+    assert graphs == dense_graphs == 1
     if name != "compact":  # where rotary rows are made anew in every layer behind a cut
         levels = 1 + len([s for s in COMBINATIONS[name]["stages"] if s["at"] == "decoder"])
-        assert operations - plain <= 8 * levels
+        assert operations - dense_operations <= 8 * levels
+    caches = dense.layers, cache_of(grown).layers, cache_of(found).layers
+    for whole, short, layer in zip(*caches, strict=True):
+        held = short.keys.shape[2]
+        gone = call["input_ids"].shape[1] + 5 - held  # the last token isn't put into a cache
+        assert layer.keys.shape[2] == whole.keys.shape[2] - gone // 4 * 4
+        assert int(layer.cumulative_length) == held
+    assert layer.keys.shape[2] < whole.keys.shape[2]
 
 
 def test_prompts_of_other_lengths_share_the_graph() -> None:
@@ -115,30 +130,6 @@ def test_prompts_of_other_lengths_share_the_graph() -> None:
     # a prompt without pictures has nothing that could be removed, which is another graph
     graphs, _ = counted()
     assert graphs == 2
-
-
-@pytest.mark.parametrize("name", ["pre_llm", "pyramid", "ragged", "trim"])
-def test_caches_that_generate_makes_lose_the_slots_of_what_is_gone(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(static_caches, "STEP", 4)
-    of, call = model(), inputs(SHORT, LONG)
-    six = {"max_new_tokens": 6, "min_new_tokens": 6, "return_dict_in_generate": True}
-    dense = of.generate(**call, **six, **STATIC)
-    with tokenprune.attach(of, COMBINATIONS[name]):
-        grown = of.generate(**call, **six)
-        counted()
-        found = of.generate(**call, **six, **compiled())
-    assert torch.equal(found.sequences, grown.sequences)
-    graphs, _ = counted()
-    assert graphs == 1
-    caches = (cache_of(out).layers for out in (dense, grown, found))
-    for whole, short, layer in zip(*caches, strict=True):
-        held = short.keys.shape[2]
-        gone = call["input_ids"].shape[1] + 5 - held  # the last token isn't put into a cache
-        assert layer.keys.shape[2] == whole.keys.shape[2] - gone // 4 * 4
-        assert int(layer.cumulative_length) == held
-    assert layer.keys.shape[2] < whole.keys.shape[2]
 
 
 def test_beams_reorder_what_is_noted_of_their_rows() -> None:
