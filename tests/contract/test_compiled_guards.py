@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 from torch._dynamo.exc import Unsupported
 
 import tokenprune
-from tests import models
-from tests.contract.cases import ENCODERS, attached
+from tests import models, packed
+from tests.contract.cases import ENCODER_STAGES, ENCODERS, attached
 from tests.contract.compiling import assert_same, one_graph
 from tokenprune.errors import UnsupportedCallError
 
@@ -26,12 +27,18 @@ def _fresh() -> None:
     torch._dynamo.reset()
 
 
-def guards(model: Any, given: dict[str, Any]) -> int:
-    """How many things the guards of a call's graph look at."""
+def guards(model: Any, given: dict[str, Any]) -> list[str]:
+    """What the guards of a call's graph look at."""
+    found: list[list[str]] = []
+
+    def all_of(entries: Sequence[Any]) -> list[bool]:
+        found.append([entry.name for entry in entries])
+        return [True] * len(entries)
+
     torch._dynamo.reset()
-    compiled, graphs = one_graph(model)
-    compiled(**given)
-    return len(graphs.looked_at)
+    options: dict[str, Any] = {"guard_filter_fn": all_of}
+    torch.compile(model, backend="eager", fullgraph=True, dynamic=False, options=options)(**given)
+    return found[-1]
 
 
 @pytest.mark.parametrize("encoder", ["clip-vision", "dinov2-registers", "timm-vit"])
@@ -42,11 +49,39 @@ def test_a_further_block_costs_about_as_many_guards_as_in_the_plain_model(encode
     counts: dict[str, list[int]] = {"dense": [], "plan": []}
     for blocks in (2, 4):
         model = ENCODERS[encoder].build(**{depth: blocks})
-        counts["dense"].append(guards(model, given))
+        counts["dense"].append(len(guards(model, given)))
         with attached(model, STAGE, keep=KEEP):
-            counts["plan"].append(guards(model, given))
+            counts["plan"].append(len(guards(model, given)))
     dense, plan = (few[1] - few[0] for few in counts.values())
     assert plan <= MORE * dense
+
+
+@pytest.mark.parametrize(
+    ("stage", "encoder"),
+    [(stage, "clip-vision") for stage in ("evoprune", "fopru", "ipcv", "tome", "uniform")]
+    + [("evoprune", "siglip-vision"), ("fopru", "timm-vit")],
+)
+@torch.no_grad()
+def test_no_guard_looks_up_the_fields_of_a_dataclass(stage: str, encoder: str) -> None:
+    acting = {"layer": 0, **ENCODER_STAGES[stage]}
+    depth = "depth" if encoder.startswith("timm") else "num_hidden_layers"
+    model = ENCODERS[encoder].build(**{depth: acting["layer"] + 2})
+    with attached(model, acting, keep=KEEP + 4):
+        looked_at = guards(model, ENCODERS[encoder].inputs(1))
+    assert looked_at
+    assert [name for name in looked_at if "dataclass_fields" in name] == []
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@torch.no_grad()
+def test_no_guard_of_a_packed_tower_looks_up_the_fields_of_a_dataclass(family: str) -> None:
+    model = copy.deepcopy(packed.tower(family))
+    merging = {"strategy": "tome", "layer": 0, "keep": 0.7}
+    dropping = {"strategy": "fopru", "layer": 1, "keep": 0.5}
+    with tokenprune.attach(model, packed.plan(merging, dropping)):
+        looked_at = guards(model, packed.call(((1, 4, 8), (2, 8, 8))))
+    assert looked_at
+    assert [name for name in looked_at if "dataclass_fields" in name] == []
 
 
 def around(held: Callable[..., Any]) -> Callable[..., Any]:
