@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import tokenprune
 from tests import models
@@ -17,129 +19,174 @@ from tests.contract.cases import (
     KEEP,
     MATRIX,
     MERGING,
-    Encoder,
     attached,
     footprint,
     plan,
     same,
 )
 from tokenprune.errors import AlreadyAttachedError, NonFiniteError, StrategyFailedError
+from tokenprune.interface.trace import Trace
 
-Stage = dict[str, Any]
-HF = {name: encoder for name, encoder in ENCODERS.items() if encoder.eager}
+HF = [name for name, encoder in ENCODERS.items() if encoder.eager]
+BATCH = 3
 
-
-@pytest.mark.parametrize(("stage", "encoder"), MATRIX)
-def test_keep_all_is_bit_exact(stage: Stage, encoder: Encoder) -> None:
-    model, inputs = encoder.build(), encoder.inputs(2)
-    plain = encoder.run(model, inputs)
-    with attached(model, stage, keep=1.0):
-        assert same(encoder.run(model, inputs), plain)
+every_pair = pytest.mark.parametrize(("strategy", "name"), MATRIX, ids="-".join)
+every_encoder = pytest.mark.parametrize("name", ENCODERS)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
-def test_a_plan_without_stages_is_bit_exact(encoder: Encoder) -> None:
-    model, inputs = encoder.build(), encoder.inputs(3)
-    plain = encoder.run(model, inputs)
+@cache
+def _model(name: str) -> nn.Module:
+    """A tiny encoder; tests share it, so they leave it as it was."""
+    model: nn.Module = ENCODERS[name].build()
+    return model
+
+
+@cache
+def _other(name: str, attention: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The same with another attention, or in another type."""
+    model: nn.Module = ENCODERS[name].build(*([attention] if attention else []))
+    return model.to(dtype)
+
+
+@cache
+def _plain(name: str) -> dict[str, Tensor]:
+    """Outputs of the plain encoder."""
+    return ENCODERS[name].run(_model(name), ENCODERS[name].inputs(BATCH))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What calls under a plan gave, each made once, and what was left of it.
+
+    Attributes:
+        together: outputs of a batch.
+        trace: of that call.
+        tokens: measured in it.
+        alone: outputs of every picture in a call of its own, and the trace.
+        again: those of the batch, the plan attached anew.
+        after: those of the plain encoder, behind all of this.
+        before: what stood on the model in front of it.
+        left: what stands on it behind.
+    """
+
+    together: dict[str, Tensor]
+    trace: Trace
+    tokens: dict[str, float]
+    alone: list[tuple[dict[str, Tensor], Trace]]
+    again: dict[str, Tensor]
+    after: dict[str, Tensor]
+    before: dict[str, Any]
+    left: dict[str, Any]
+
+
+@cache
+def _run(strategy: str, name: str) -> Run:
+    encoder, model, stage = ENCODERS[name], _model(name), ENCODER_STAGES[strategy]
+    inputs, alone = encoder.inputs(BATCH), []
+    _plain(name)  # transformers installs hooks of its own at the first call
+    before = footprint(model)
+    with attached(model, stage) as handle:
+        together = encoder.run(model, inputs)
+        trace, tokens = handle.trace, dict(handle.meter.tokens)
+        for number in range(BATCH):
+            single = {key: value[number : number + 1] for key, value in inputs.items()}
+            alone.append((encoder.run(model, single), handle.trace))
+    with attached(model, stage):
+        again = encoder.run(model, inputs)
+    left = footprint(model)
+    after = encoder.run(model, inputs)
+    return Run(together, trace, tokens, alone, again, after, before, left)
+
+
+@every_pair
+def test_keep_all_is_bit_exact(strategy: str, name: str) -> None:
+    encoder, model = ENCODERS[name], _model(name)
+    with attached(model, ENCODER_STAGES[strategy], keep=1.0):
+        assert same(encoder.run(model, encoder.inputs(BATCH)), _plain(name))
+
+
+@every_encoder
+def test_a_plan_without_stages_is_bit_exact(name: str) -> None:
+    encoder, model = ENCODERS[name], _model(name)
     with tokenprune.attach(model, {"schema_version": 1}) as handle:
-        assert same(encoder.run(model, inputs), plain)
+        assert same(encoder.run(model, encoder.inputs(BATCH)), _plain(name))
         assert handle.meter.images
 
 
-@pytest.mark.parametrize(("stage", "encoder"), MATRIX)
-def test_detach_leaves_nothing_behind(stage: Stage, encoder: Encoder) -> None:
-    model, inputs = encoder.build(), encoder.inputs(2)
-    plain = encoder.run(model, inputs)  # transformers installs hooks of its own at the first call
-    before = footprint(model)
-    with attached(model, stage):
-        pruned = encoder.run(model, inputs)
-    assert footprint(model) == before
-    assert same(encoder.run(model, inputs), plain)
-    assert not same(pruned, plain)
+@every_pair
+def test_detach_leaves_nothing_behind(strategy: str, name: str) -> None:
+    run = _run(strategy, name)
+    assert run.left == run.before
+    assert same(run.after, _plain(name))
+    assert not same(run.together, _plain(name))
 
 
-@pytest.mark.parametrize(("stage", "encoder"), MATRIX)
-def test_the_count_is_the_plans(stage: Stage, encoder: Encoder) -> None:
-    model = encoder.build()
-    with attached(model, stage) as handle:
-        model_inputs = encoder.inputs(3)
-        encoder.run(model, model_inputs)
-        trace = handle.trace
-        measured = handle.meter.tokens
-    inside = [step.kept for step in trace.image(2).steps]
+@every_pair
+def test_the_count_is_the_plans(strategy: str, name: str) -> None:
+    run = _run(strategy, name)
+    inside = [step.kept for step in run.trace.image(2).steps]
     assert min(inside) == KEEP
-    assert measured["encoder_inside"] == KEEP
-    restored = stage["strategy"] == "ipcv"
-    assert trace.image(0).kept == measured["encoder"] == (models.PATCHES if restored else KEEP)
+    assert run.tokens["encoder_inside"] == KEEP
+    restored = ENCODER_STAGES[strategy]["strategy"] == "ipcv"
+    left = models.PATCHES if restored else KEEP
+    assert run.trace.image(0).kept == run.tokens["encoder"] == left
 
 
-@pytest.mark.parametrize(("stage", "encoder"), MATRIX)
-def test_a_batch_gives_what_its_samples_give_alone(stage: Stage, encoder: Encoder) -> None:
-    model, inputs = encoder.build(), encoder.inputs(3)
-    with attached(model, stage) as handle:
-        together = encoder.run(model, inputs)
-        anchors = [image.steps[-1].anchor for image in handle.trace.images[:3]]
-        for number in range(3):
-            alone = {name: value[number : number + 1] for name, value in inputs.items()}
-            single = encoder.run(model, alone)
-            assert torch.equal(handle.trace.image(0).steps[-1].anchor, anchors[number])
-            for name, value in single.items():
-                torch.testing.assert_close(value[0], together[name][number], rtol=1e-4, atol=1e-5)
+@every_pair
+def test_a_batch_gives_what_its_samples_give_alone(strategy: str, name: str) -> None:
+    run = _run(strategy, name)
+    for number, (single, trace) in enumerate(run.alone):
+        together = run.trace.images[number].steps[-1].anchor
+        assert torch.equal(trace.image(0).steps[-1].anchor, together)
+        for key, value in single.items():
+            torch.testing.assert_close(value[0], run.together[key][number], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("stage", "encoder"), MATRIX)
-def test_the_same_input_gives_the_same_answer(stage: Stage, encoder: Encoder) -> None:
-    model, inputs = encoder.build(), encoder.inputs(2)
-    with attached(model, stage):
-        first = encoder.run(model, inputs)
-    with attached(model, stage):
-        assert same(encoder.run(model, inputs), first)
+@every_pair
+def test_the_same_input_gives_the_same_answer(strategy: str, name: str) -> None:
+    run = _run(strategy, name)
+    assert same(run.again, run.together)
 
 
-@pytest.mark.parametrize(("stage", "encoder"), MATRIX)
-def test_bfloat16(stage: Stage, encoder: Encoder) -> None:
-    model = encoder.build().to(torch.bfloat16)
+@every_pair
+def test_bfloat16(strategy: str, name: str) -> None:
+    encoder, model = ENCODERS[name], _other(name, "", torch.bfloat16)
     inputs = {
-        name: value.to(torch.bfloat16) if value.is_floating_point() else value
-        for name, value in encoder.inputs(2).items()
+        key: value.to(torch.bfloat16) if value.is_floating_point() else value
+        for key, value in encoder.inputs(2).items()
     }
-    with attached(model, stage) as handle:
+    with attached(model, ENCODER_STAGES[strategy]) as handle:
         output = encoder.run(model, inputs)
         assert handle.trace.image(0).steps
     assert all(value.dtype == torch.bfloat16 for value in output.values())
     assert all(value.isfinite().all() for value in output.values())
 
 
-@pytest.mark.parametrize("stage", ENCODER_STAGES.values(), ids=ENCODER_STAGES)
-@pytest.mark.parametrize("encoder", HF.values(), ids=HF)
-def test_eager_and_sdpa_agree(stage: Stage, encoder: Encoder) -> None:
-    outputs, anchors = [], []
-    for attention in ("sdpa", "eager"):
-        model = encoder.build(attention)
-        with attached(model, stage) as handle:
-            outputs.append(encoder.run(model, encoder.inputs(2)))
-            anchors.append(handle.trace.image(1).steps[-1].anchor)
+@pytest.mark.parametrize("strategy", ENCODER_STAGES)
+@pytest.mark.parametrize("name", HF)
+def test_eager_and_sdpa_agree(strategy: str, name: str) -> None:
+    run, encoder, model = _run(strategy, name), ENCODERS[name], _other(name, "eager")
+    with attached(model, ENCODER_STAGES[strategy]) as handle:
+        eager = encoder.run(model, encoder.inputs(BATCH))
+        anchors = [trace.image(1).steps[-1].anchor for trace in (handle.trace, run.trace)]
     assert torch.equal(*anchors)
-    for name, value in outputs[0].items():
-        torch.testing.assert_close(value, outputs[1][name], rtol=1e-4, atol=1e-5)
+    for key, value in run.together.items():
+        torch.testing.assert_close(value, eager[key], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("strategy", MERGING)
-@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
-def test_merges_lose_no_patch(strategy: str, encoder: Encoder) -> None:
-    model = encoder.build()
-    with attached(model, ENCODER_STAGES[strategy]) as handle:
-        encoder.run(model, encoder.inputs(2))
-    for image in handle.trace.images[:2]:
+@every_encoder
+def test_merges_lose_no_patch(strategy: str, name: str) -> None:
+    for image in _run(strategy, name).trace.images[:BATCH]:
         final = image.steps[-1].assignment
         assert final.shape == (models.PATCHES,)
         assert (final >= 0).all()
         assert torch.bincount(final, minlength=KEEP).min() >= 1
 
 
-@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
-def test_attaching_twice_is_refused(encoder: Encoder) -> None:
-    model = encoder.build()
+@every_encoder
+def test_attaching_twice_is_refused(name: str) -> None:
+    model = _model(name)
     with (
         attached(model, ENCODER_STAGES["tome"]),
         pytest.raises(AlreadyAttachedError, match="detach"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -69,6 +69,12 @@ PLACES: list[tuple[str, Stage]] = [
 ]
 
 
+@cache
+def built(family: str) -> Any:
+    """A tiny model of a family; tests share it, so they leave it as it was."""
+    return BUILD[family]()
+
+
 def test_there_is_a_tiny_model_of_every_family() -> None:
     shipped_ones = {kind.name for kind in ADAPTERS} | {"llava"}
     own = [f for f in families() if f.adapter in shipped_ones]
@@ -90,7 +96,7 @@ def test_a_cell_is_what_attach_does(name: str, at: Stage, family: str) -> None:
     kind = host().strategies[name]
     stage = stage_of(kind, at)
     one = fit(kind, column)
-    model, named = BUILD[family](), None if column.llm else column.adapter
+    model, named = built(family), None if column.llm else column.adapter
     plan = {"schema_version": 1, "stages": [stage]}
     if at in one.runs:
         tokenprune.attach(model, plan, adapter=named).detach()
