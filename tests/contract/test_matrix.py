@@ -70,6 +70,12 @@ PLACES: list[tuple[str, Stage]] = [
 
 
 @cache
+def columns() -> dict[str, MatrixColumn]:
+    """The columns of the matrix, by family."""
+    return {column.name: column for column in families()}
+
+
+@cache
 def built(family: str) -> Any:
     """A tiny model of a family; tests share it, so they leave it as it was."""
     return BUILD[family]()
@@ -84,18 +90,16 @@ def test_there_is_a_tiny_model_of_every_family() -> None:
 def test_families_that_take_the_same_are_one_column() -> None:
     kinds = [MatrixColumn(name, None, frozenset(), frozenset()) for name in ("one", "two")]
     other = MatrixColumn("three", "tower", frozenset({BlockOutput}), frozenset())
-    columns = alike(matrix({"greedy": Greedy}, [kinds[0], other, kinds[1]]))
-    assert [column[0].family.name for column in columns] == ["one, two", "three + tower"]
-    assert columns[0][0].refused["encoder"] == NEEDS_TOWER
+    found = alike(matrix({"greedy": Greedy}, [kinds[0], other, kinds[1]]))
+    assert [column[0].family.name for column in found] == ["one, two", "three + tower"]
+    assert found[0][0].refused["encoder"] == NEEDS_TOWER
 
 
 @pytest.mark.parametrize("family", BUILD)
 @pytest.mark.parametrize(("name", "at"), PLACES, ids=str)
 def test_a_cell_is_what_attach_does(name: str, at: Stage, family: str) -> None:
-    column = next(found for found in families() if found.name == family)
-    kind = host().strategies[name]
-    stage = stage_of(kind, at)
-    one = fit(kind, column)
+    column, kind = columns()[family], host().strategies[name]
+    one, stage = fit(kind, column), stage_of(kind, at)
     model, named = built(family), None if column.llm else column.adapter
     plan = {"schema_version": 1, "stages": [stage]}
     if at in one.runs:

@@ -24,6 +24,15 @@ LAYER = {
     "gemma3n": 2,
 }
 """In front of which layer is cut; 2 for most families."""
+WAYS = {
+    "positions of one axis": "llava_next",
+    "positions of three axes": "qwen2_5_vl",
+    "windows": "aya_vision",
+    "linear attention": "qwen3_5",
+    "convolutions": "lfm2_vl",
+    "layers without a cache": "nemotron_h_omni",
+}
+"""What the engine heeds in calls of LLMs and their layers, and a family with each of it."""
 BESIDE = ("ple_input_ids",)
 """Arguments of LLMs with token ids, which they heed beside embeddings."""
 

@@ -15,7 +15,7 @@ from tests.families.calls import case_of
 from tests.families.cases import CASES
 from tests.families.cells import LINEAR
 from tests.families.models.common import library
-from tests.families.plans import core, staged
+from tests.families.plans import WAYS, core, staged
 from tests.mllm.calls import cache_of, with_cache
 from tests.mllm.test_mllm_fixed_cache import STATIC, compiled, counted
 from tokenprune.errors import UnsupportedCallError
@@ -28,15 +28,6 @@ TINY = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
 CHOOSING = ("qwen4_exp", "glm5_next", "mistral_large4", "minimax_m3_vl", "dots3_note", "hy_v4_vl")
 """Families whose layers choose keys, or share a choice; their caches are of kinds of their own."""
 STATED = tuple(name for name in LINEAR if name not in CHOOSING)
-WAYS = {
-    "positions of one axis": "llava_next",
-    "positions of three axes": "qwen2_5_vl",
-    "windows": "aya_vision",
-    "linear attention": "qwen3_5",
-    "convolutions": "lfm2_vl",
-    "layers without a cache": "nemotron_h_omni",
-}
-"""What steps behind a static cache heed, and a family with each of it."""
 
 
 def widened(model: Any, window: int = WIDE) -> Any:

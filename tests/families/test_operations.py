@@ -14,7 +14,7 @@ from tests.families.calls import case_of
 from tests.families.case import Case
 from tests.families.cases import CASES
 from tests.families.models.common import LAYERS
-from tests.families.plans import layers, plan, staged
+from tests.families.plans import WAYS, layers, plan, staged
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.interface.adapter import MllmAdapter
 
@@ -90,11 +90,14 @@ def dense(case: Case, depth: int, scene: str, padding: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("stages", "scene", "padding"),
-    # a layer behind both cuts is called as one behind a cut inside of the LLM alone
-    [("pre_llm", "several", "left"), ("both", "several", "left"), ("both", "one", "none")],
+    ("name", "stages", "scene", "padding"),
+    # a layer behind both cuts is called as one behind a cut inside of the LLM alone; without
+    # padding the engine says less to it, and what it says depends on the way and not on the family
+    [
+        *((name, stages, "several", "left") for name in CASES for stages in ("pre_llm", "both")),
+        *((name, "both", "one", "none") for name in WAYS.values()),
+    ],
 )
-@pytest.mark.parametrize("name", CASES)
 def test_layers_add_no_operations_of_their_own(
     name: str, stages: str, scene: str, padding: str
 ) -> None:

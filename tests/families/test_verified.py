@@ -17,13 +17,18 @@ from tests.families.test_chosen_keys import choosing
 from tokenprune.interface.loading import LoadedMllm, LoadOptions
 from tokenprune.lab.models import load_model
 from tokenprune.lab.verify import Verification, samples_for, verify
+from tokenprune.lab.verify import samples as samples_module
 from tokenprune.plan import load_plan
 
 Load = Callable[[str], LoadedMllm]
+SIZES = ((64, 64), (48, 64), (64, 64), (64, 48))
+"""Widths and heights of made pictures, in the order of those that a user gets."""
 
 
 def verified(loaded: LoadedMllm, content: dict[str, Any]) -> Verification:
-    samples, source = samples_for(loaded, None, ())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(samples_module, "MADE_SIZES", SIZES)
+        samples, source = samples_for(loaded, None, ())
     one, several = samples[0], samples[2]
     found = load_plan(content)
     return verify(loaded, found, [one, several], source=source, new_tokens=2, widen=True)

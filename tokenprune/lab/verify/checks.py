@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import StrategyFailedError
@@ -17,7 +18,7 @@ from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.observing import Observer, SeenCall
 from tokenprune.lab.verify.record import InvariantRow
-from tokenprune.lab.verify.reference import MaskScope, scope_of
+from tokenprune.lab.verify.reference import FullRun, MaskScope, scope_of
 from tokenprune.lab.verify.subject import VerifiedModel
 from tokenprune.plan import Plan
 from tokenprune.testing.plain.comparing import TOLERANCES, Difference
@@ -53,6 +54,7 @@ class Bench:
     plan: Plan
     observer: Observer
     pristine: Footprint
+    _inputs: dict[torch.dtype, list[Any]] = field(default_factory=dict)
 
     @cached_property
     def stages(self) -> Sequence[ResolvedStage]:
@@ -62,8 +64,17 @@ class Bench:
 
     @property
     def inputs(self) -> list[Any]:
-        """Of every sample alone."""
-        return [self.subject.inputs([sample]) for sample in self.subject.samples]
+        """Of every sample alone, in the type that the model runs in."""
+        subject = self.subject
+        if subject.dtype not in self._inputs:
+            made = [subject.inputs([sample]) for sample in subject.samples]
+            self._inputs[subject.dtype] = made
+        return self._inputs[subject.dtype]
+
+    @cached_property
+    def plain(self) -> list[list[Tensor]]:
+        """What the model gave for every sample alone before a plan was attached for a row."""
+        return [self.subject.outputs(one) for one in self.inputs]
 
     @cached_property
     def forwards(self) -> list[SeenCall]:
@@ -76,6 +87,15 @@ class Bench:
         """One generation of every sample alone."""
         with self.observer.attached() as handle:
             return [self.observer.generate(handle, one) for one in self.inputs]
+
+    @cached_property
+    def references(self) -> list[tuple[Tensor, list[Tensor]]]:
+        """The same generations at full length: tokens, and the logits of every step."""
+        found = []
+        for seen in self.generations:
+            with FullRun(self.subject, self.stages, seen, self.scope).installed():
+                found.append(self.subject.generate(seen.inputs))
+        return found
 
     @cached_property
     def scope(self) -> MaskScope:

@@ -26,7 +26,7 @@ PATIENCE = 60.0
 def keep_all(bench: Bench) -> InvariantRow:
     """Outputs under plans that keep all tokens are those of the plain model."""
     subject, inputs = bench.subject, bench.inputs
-    plain = [_outputs(bench, one) for one in inputs]
+    plain = bench.plain  # before anything is attached
     stages, left = _keeping_stages(bench)
     plans = [bench.plan.model_copy(update={"stages": ()})]
     plans += [bench.plan.model_copy(update={"stages": tuple(stages)})] if stages else []
@@ -34,7 +34,7 @@ def keep_all(bench: Bench) -> InvariantRow:
     for plan in plans:
         with Observer(subject, plan).attached():
             for one, before in zip(inputs, plain, strict=True):
-                for found, reference in zip(_outputs(bench, one), before, strict=True):
+                for found, reference in zip(subject.outputs(one), before, strict=True):
                     total.add(found, reference)
     compared = f"{counted(len(inputs), 'sample')}, without stages"
     if stages:
@@ -50,12 +50,13 @@ def keep_all(bench: Bench) -> InvariantRow:
 def detach(bench: Bench) -> InvariantRow:
     """Outputs after detaching are those before attaching, and nothing is left on any module."""
     subject, inputs = bench.subject, bench.inputs
-    before = [_outputs(bench, one) for one in inputs]
+    before = bench.plain
     with bench.observer.attached():
         for one in inputs:
-            _outputs(bench, one)
+            subject.outputs(one)
     left = changes(bench.pristine, footprint(subject.model))
-    after = [_outputs(bench, one) for one in inputs]
+    after = [subject.outputs(one) for one in inputs]
+    del bench.plain  # logits of whole prompts, which no other row needs
     pairs = [
         pair for now, old in zip(after, before, strict=True) for pair in zip(now, old, strict=True)
     ]
@@ -69,10 +70,10 @@ def leftovers(bench: Bench) -> InvariantRow:
     subject = bench.subject
     inputs = subject.inputs(subject.samples[:1])
     with bench.observer.attached() as handle:
-        first = _outputs(bench, inputs)
+        first = subject.outputs(inputs)
         standing = footprint(subject.model)
         faults = _interrupted(bench, handle, inputs)
-        second = _outputs(bench, inputs)
+        second = subject.outputs(inputs)
         faults += ["a finished call is still running"] if current(handle) is not None else []
         faults += changes(standing, footprint(subject.model))
     pairs = list(zip(second, first, strict=True))
@@ -144,15 +145,6 @@ def _exact(bench: Bench) -> float:
     """Zero on the CPU; other devices may add in another order from run to run."""
     on_cpu = next(bench.subject.model.parameters()).device.type == "cpu"
     return 0.0 if on_cpu else TOLERANCES[bench.subject.dtype]
-
-
-def _outputs(bench: Bench, inputs: Any) -> list[Tensor]:
-    """A forward, and what greedy generation puts out."""
-    found = [bench.subject.call(inputs)]
-    if bench.subject.mllm is not None:
-        tokens, steps = bench.subject.generate(inputs)
-        found += [tokens, *steps]
-    return found
 
 
 def _keeping_stages(bench: Bench) -> tuple[list[StagePlan], list[str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -71,7 +69,7 @@ def decoding(bench: Bench) -> InvariantRow:
     if reason:
         return bench.skipped("decoding", reason)
     total, steps = Difference(), 0
-    for seen, (tokens, full) in _generated(bench):
+    for seen, (tokens, full) in zip(bench.generations, bench.references, strict=True):
         # behind a step with another token the two runs go on from other prompts
         shared = _shared(seen, tokens, bench.subject.new_tokens) + 1
         for mine, reference in zip(seen.steps[:shared], full[:shared], strict=True):
@@ -91,7 +89,8 @@ def generation(bench: Bench) -> InvariantRow:
         if _count(total, seen.output[:, : -bench.subject.new_tokens], prompt):
             faults.append(f"prompt {number} doesn't come back first, as it was given")
     reason = _no_reference(bench)
-    for number, (seen, (tokens, full)) in enumerate([] if reason else _generated(bench)):
+    pairs = [] if reason else list(zip(bench.generations, bench.references, strict=True))
+    for number, (seen, (tokens, full)) in enumerate(pairs):
         new = slice(-bench.subject.new_tokens, None)
         if not torch.equal(seen.output[:, new], tokens[:, new]) and _tie(bench, seen, tokens, full):
             ties += 1
@@ -110,15 +109,6 @@ def _count(total: Difference, found: Tensor, wanted: Tensor) -> int:
     differing = int((found != wanted).sum()) if same else wanted.numel()
     total.value, total.values = total.value + differing, total.values + wanted.numel()
     return differing
-
-
-def _generated(bench: Bench) -> Iterator[tuple[SeenCall, tuple[Tensor, list[Tensor]]]]:
-    """Every generation with its reference's."""
-    for seen in bench.generations:
-        run = FullRun(bench.subject, bench.stages, seen, bench.scope)
-        with run.installed():
-            found = bench.subject.generate(seen.inputs)
-        yield seen, found
 
 
 def _shared(seen: SeenCall, tokens: Tensor, new_tokens: int) -> int:

@@ -108,6 +108,14 @@ class VerifiedModel:
         """Prompt and new tokens, and the logits of every step."""
         return names.greedy(self.model, inputs, self.new_tokens)
 
+    def outputs(self, inputs: Any) -> list[Tensor]:
+        """What a call puts out, and what greedy generation does."""
+        found = [self.call(inputs)]
+        if self.mllm is not None:
+            tokens, steps = self.generate(inputs)
+            found += [tokens, *steps]
+        return found
+
     def stands(self, inputs: Any, shown: Sequence[Shown]) -> list[Stand]:
         """Where the pictures of one prompt stand in it."""
         assert self.mllm is not None
