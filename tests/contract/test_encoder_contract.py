@@ -30,7 +30,7 @@ from tokenprune.interface.trace import Trace
 HF = [name for name, encoder in ENCODERS.items() if encoder.eager]
 BATCH = 3
 
-every_pair = pytest.mark.parametrize(("strategy", "name"), MATRIX, ids="-".join)
+every_pair = pytest.mark.parametrize(("strategy", "name"), MATRIX)
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
 
 

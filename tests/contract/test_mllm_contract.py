@@ -30,7 +30,7 @@ from tokenprune.plugins.host import host
 SIDES = ("left", "right")
 
 every_plan = pytest.mark.parametrize("name", STAGES)
-every_pair = pytest.mark.parametrize(("tower", "name"), PAIRS, ids="-".join)
+every_pair = pytest.mark.parametrize(("tower", "name"), PAIRS)
 
 
 def _plan(name: str, **more: Any) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _numbered() -> list[tuple[str, str]]:
     return [(name, "original") for name in STAGES] + [(name, "compact") for name in kinds.values()]
 
 
-@pytest.mark.parametrize(("name", "positions"), _numbered(), ids="-".join)
+@pytest.mark.parametrize(("name", "positions"), _numbered())
 def test_generate_hands_back_the_users_prompt(name: str, positions: str) -> None:
     model, inputs = TOWERS["clip"](), models.llava_inputs(PROMPTS)
     calls = {"greedy": {}, "beams": {"num_beams": 2}, "no cache": {"use_cache": False}}
