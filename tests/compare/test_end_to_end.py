@@ -19,6 +19,7 @@ from tokenprune.lab.compare import (
     write_record,
 )
 from tokenprune.lab.compare.entries import build_entries
+from tokenprune.lab.data.pictures import heldout_questions
 from tokenprune.lab.models import load_model
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host
@@ -53,8 +54,8 @@ def test_every_training_free_strategy_stands_at_every_budget(
     }
     fixed = {name for name, kind in free.items() if kind.length != "own"}
     several = Settings(keeps=(16, 9), every=True, match="stage")
-    entries = [entry for entry in build_entries(llava, several)[0] if entry.group == "plans"]
-    at = {(entry.name, entry.keep) for entry in entries}
+    entries, _ = build_entries(llava, several, heldout_questions(1)[0])
+    at = {(entry.name, entry.keep) for entry in entries if entry.group == "plans"}
     main = {(row.name, row.keep) for row in found.results if row.run.entry.group == "plans"}
     assert {(name, keep) for name, keep in at if keep == "9" or keep.startswith("own")} <= main
     assert {(name, keep) for name in fixed for keep in ("16", "9")} <= at
