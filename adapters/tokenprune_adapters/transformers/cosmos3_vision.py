@@ -31,4 +31,5 @@ class Cosmos3VisionAdapter(UnrotatedSquares):
         """Squares of patches, whose members stand one behind the other; grids from the call."""
         kwargs = with_numbers(self, args, kwargs)
         side = self.side
-        return Packing([(t, h // side, w // side) for t, h, w in numbers(kwargs)], side**2)
+        units = [(t, h // side, w // side) for t, h, w in numbers(kwargs)]
+        return Packing(units, side**2, place=None, rows=None)

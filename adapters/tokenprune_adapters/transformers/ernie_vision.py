@@ -42,7 +42,8 @@ class ErnieVisionAdapter(PackedVisionAdapter):
         side, (flat, *_) = names.side(self.model), numbers(kwargs)
         grids = [*zip(flat[::3], flat[1::3], flat[2::3], strict=True)]
         if all(frames == 1 for frames, _, _ in grids):
-            return Packing([(1, h // side, w // side) for _, h, w in grids], side**2)
+            units = [(1, h // side, w // side) for _, h, w in grids]
+            return Packing(units, side**2, place=None, rows=None)
         if any(frames % FRAMES for frames, _, _ in grids):
             raise UnsupportedCallError(
                 f"a call has pictures or clips of {[frames for frames, _, _ in grids]} frames.",
@@ -56,7 +57,7 @@ class ErnieVisionAdapter(PackedVisionAdapter):
             pairs = own.view(frames // FRAMES, FRAMES, -1, side**2).transpose(1, 2)
             rows.append(pairs.reshape(-1, FRAMES * side**2))
         units = [(t // FRAMES, h // side, w // side) for t, h, w in grids]
-        return Packing(units, FRAMES * side**2, rows=torch.cat(rows))
+        return Packing(units, FRAMES * side**2, place=None, rows=torch.cat(rows))
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
         """The norm behind the blocks, which makes something of the zeros of rows that are gone."""

@@ -64,7 +64,7 @@ class Gemma4VisionAdapter(AnySizeAdapter):
         rows = torch.zeros(total + 1, side**2, dtype=torch.int64, device=places.device)
         at = torch.arange(real.numel(), device=places.device)
         rows = rows.index_put((unit.flatten(), member.flatten()), at)
-        return Packing(grids, side**2, rows=rows[:total])
+        return Packing(grids, side**2, place=None, rows=rows[:total])
 
     def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """Rows and columns of the units of every picture as text.

@@ -30,4 +30,5 @@ class HunYuanVisionAdapter(UnrotatedSquares):
     def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Squares of patches, which stand in raster order; grids from the call."""
         kwargs = with_numbers(self, args, kwargs)
-        return Packing([(t, h, w) for t, h, w in numbers(kwargs)], 1).grouped(self.side)
+        grids = [(t, h, w) for t, h, w in numbers(kwargs)]
+        return Packing(grids, 1, place=None, rows=None).grouped(self.side)

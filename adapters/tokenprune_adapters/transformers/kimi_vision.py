@@ -44,7 +44,7 @@ class KimiVisionAdapter(SegmentedAdapter):
         """
         kwargs = with_numbers(self, args, kwargs)
         grids = [(t, h, w) for t, h, w in numbers(kwargs)]
-        squares = Packing(grids, 1).grouped(unit_sides.kernel(self.model))
+        squares = Packing(grids, 1, place=None, rows=None).grouped(unit_sides.kernel(self.model))
         lengths = sorted({frames for frames, _, _ in grids})
         if lengths == [1]:
             return squares
@@ -64,4 +64,4 @@ class KimiVisionAdapter(SegmentedAdapter):
             start += len(own)
             rows.append(own.view(frames, height * width, -1).transpose(0, 1).flatten(1))
         units = [(1, height, width) for _, height, width in squares.grids]
-        return Packing(units, frames * squares.members, rows=torch.cat(rows))
+        return Packing(units, frames * squares.members, place=None, rows=torch.cat(rows))

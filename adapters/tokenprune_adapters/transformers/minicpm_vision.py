@@ -60,7 +60,8 @@ class MiniCpmVisionAdapter(SegmentedAdapter):
     def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Every row behind the merger a unit, in raster order."""
         kwargs = with_numbers(self, args, kwargs)
-        return Packing([(1, high, wide) for high, wide in numbers(kwargs)], 1)
+        grids = [(1, high, wide) for high, wide in numbers(kwargs)]
+        return Packing(grids, 1, place=None, rows=None)
 
     def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """Rows and columns of every picture behind the merger as text."""

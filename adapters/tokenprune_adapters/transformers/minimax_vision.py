@@ -59,7 +59,8 @@ class MiniMaxVisionAdapter(SegmentedAdapter):
         """Squares of patches, whose members stand one behind the other; grids from the call."""
         kwargs = with_numbers(self, args, kwargs)
         side = packed_names.side(self.model)
-        return Packing([(t, h // side, w // side) for t, h, w in numbers(kwargs)], side**2)
+        units = [(t, h // side, w // side) for t, h, w in numbers(kwargs)]
+        return Packing(units, side**2, place=None, rows=None)
 
     def rotate(
         self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments

@@ -76,7 +76,7 @@ class MuseVisionAdapter(SegmentedAdapter):
         order = kwargs.get(packed_names.ORDER)
         if order is None:
             order = self._order(torch.tensor(grids, device="cpu"))
-        return Packing(grids, 1, place=order.argsort()).grouped(self.side)
+        return Packing(grids, 1, place=order.argsort(), rows=None).grouped(self.side)
 
     def _order(self, grids: Tensor) -> Tensor:
         """Numbers of the patches `[R]` as they stand in the sequence, by the library's function."""

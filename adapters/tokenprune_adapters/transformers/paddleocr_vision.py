@@ -45,7 +45,8 @@ class PaddleOcrVisionAdapter(SegmentedAdapter):
         """Every patch a unit, in raster order; grids come with the patches."""
         kwargs = with_numbers(self, args, kwargs)
         flat, _ = numbers(kwargs)
-        return Packing(list(zip(flat[::3], flat[1::3], flat[2::3], strict=True)), 1)
+        grids = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+        return Packing(grids, 1, place=None, rows=None)
 
     def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """All that the tower works out of the grids, by its own functions; grids as text."""

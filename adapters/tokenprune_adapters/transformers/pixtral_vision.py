@@ -39,7 +39,8 @@ class PixtralVisionAdapter(AnySizeAdapter):
         """Every patch a unit, in raster order; sizes in pixels come with the pictures."""
         kwargs = with_numbers(self, args, kwargs)
         high, wide = vit_names.patch_size(self.model)
-        return Packing([(1, h // high, w // wide) for h, w in _sizes(kwargs)], 1)
+        grids = [(1, h // high, w // wide) for h, w in _sizes(kwargs)]
+        return Packing(grids, 1, place=None, rows=None)
 
     def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """Sizes in pixels as text."""

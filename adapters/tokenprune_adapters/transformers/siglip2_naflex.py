@@ -45,7 +45,8 @@ class Siglip2NaflexAdapter(AnySizeAdapter):
         shapes, long = numbers(kwargs), pixels.shape[1]
         rows = torch.arange(len(pixels) * long, device=pixels.device).view(-1, long)
         own = [row[: high * wide] for row, (high, wide) in zip(rows, shapes, strict=True)]
-        return Packing([(1, high, wide) for high, wide in shapes], 1, rows=torch.cat(own)[:, None])
+        grids = [(1, high, wide) for high, wide in shapes]
+        return Packing(grids, 1, place=None, rows=torch.cat(own)[:, None])
 
     def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """Rows and columns of patches of every picture as text."""

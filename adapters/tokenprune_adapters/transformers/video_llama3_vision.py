@@ -33,7 +33,8 @@ class VideoLlama3VisionAdapter(SegmentedAdapter):
         """Grids and sides from the call; the members of a unit stand one behind the other."""
         kwargs = with_numbers(self, args, kwargs)
         grids, ((side, *_),) = numbers(kwargs)[:-1], numbers(kwargs)[-1:]
-        return Packing([(t, h // side, w // side) for t, h, w in grids], side**2)
+        units = [(t, h // side, w // side) for t, h, w in grids]
+        return Packing(units, side**2, place=None, rows=None)
 
     def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """Grids of patches and the side of a unit as text.
