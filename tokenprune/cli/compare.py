@@ -156,16 +156,8 @@ def command(
     from tokenprune.lab.models import REFERENCE, load_options, model_place
 
     record = record_path(out, "comparison.json", force=force)
-    # the learned strategies' checkpoints were trained for the small model
-    own = data is not None or (model is not None and model != REFERENCE)
-    if data is not None and task is not None:
-        raise DataError(
-            "questions are your own or built in.",
-            where="--data and --task",
-            remedy="Leave one of them away.",
-        )
+    task = _task(task, data, family, own=model is not None and model != REFERENCE)
     generated = new_tokens or (SHORT if data is None else LONG)
-    task = task or ("image" if own or family == "learned" else "detail")
     settings = Settings(
         plans=read_plans(plans or ()), keeps=keep or (), limit=limit, batch_size=batch_size,
         seed=seed, positions=positions, new_tokens=generated, split=split, task=task,
@@ -176,6 +168,19 @@ def command(
         images, labels, classes, tuple(prompts or PROMPTS), data,
     )  # fmt: skip
     _run(source, record, force, answers, by_type)
+
+
+def _task(task: str | None, data: Path | None, family: str | None, *, own: bool) -> str:
+    """Whose built-in questions, pictures and model are meant where options name no others."""
+    if data is not None and task is not None:
+        raise DataError(
+            "questions are your own or built in.",
+            where="--data and --task",
+            remedy="Leave one of them away.",
+        )
+    # the learned strategies' checkpoints were trained for the small model
+    small = own or data is not None or family == "learned"
+    return task or ("image" if small else "detail")
 
 
 def _run(source: Source, out: Path, force: bool, answers: bool, by_type: bool) -> None:
