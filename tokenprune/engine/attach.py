@@ -12,6 +12,7 @@ from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.conditions import Checks, When
 from tokenprune.engine.encoder.install import encoder_runner
+from tokenprune.engine.encoder.surroundings import Alone
 from tokenprune.engine.llm.model import install as install_mllm
 from tokenprune.engine.stages import ResolvedStage, built
 from tokenprune.engine.trained import refuse_other_models
@@ -104,9 +105,7 @@ def _install_encoder(attachment: Attachment, adapter: EncoderAdapter) -> None:
                 where=stage.where,
                 remedy="Use at: encoder here.",
             )
-    runner = encoder_runner(attachment, adapter, adapter.spec())
-    runner.alone = True
-    runner.install(attachment.patches)
+    encoder_runner(attachment, adapter, adapter.spec(), Alone()).install(attachment.patches)
 
 
 def _place_modules(model: nn.Module, stages: list[ResolvedStage]) -> None:

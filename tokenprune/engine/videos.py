@@ -108,11 +108,6 @@ class Videos:
         return numbers
 
 
-def no_videos(call: object, images: int, patches: int) -> Videos | None:
-    """Where no prompt says that pictures of a call are frames."""
-    return None
-
-
 def videos_of(
     ids: Tensor | None, placeholder: int, images: int, patches: int, names: ArgumentNames
 ) -> Videos:

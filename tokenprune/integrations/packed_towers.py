@@ -11,6 +11,7 @@ from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import CallState, calling
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.packed_state import PackedState
+from tokenprune.engine.encoder.surroundings import Surroundings
 from tokenprune.engine.llm.units import Located, image_batches
 from tokenprune.engine.llm.whole_arrivals import arrived_whole, pictures_of
 from tokenprune.errors import UnsupportedCallError
@@ -33,7 +34,7 @@ class PrunedPackedEncoder(PrunedTower):
     """
 
     def __init__(self, attachment: Attachment, adapter: PackedEncoderAdapter) -> None:
-        runner = encoder_runner(attachment, adapter, adapter.spec())
+        runner = encoder_runner(attachment, adapter, adapter.spec(), Surroundings())
         super().__init__(attachment, runner, by_frame=True)
 
     def run(self, features: Callable[[], Levels]) -> list[Selected]:

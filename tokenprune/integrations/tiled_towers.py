@@ -13,10 +13,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokenprune.engine.attachment import Attachment
-from tokenprune.engine.call import calling, current
+from tokenprune.engine.call import CallState, calling, current
 from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.encoder.surroundings import Surroundings
 from tokenprune.engine.llm.arrivals import arrived
 from tokenprune.engine.llm.units import Located, image_batches
 from tokenprune.engine.stages import EncoderSchedule
@@ -37,6 +38,19 @@ LAST = "last_hidden_state"
 """Where a tower that puts out more than its last states has them."""
 
 
+class _Tiles(Surroundings):
+    """A model that sees pictures in tiles, and reads the states behind `used` blocks."""
+
+    pieces = True
+
+    def __init__(self, used: int, side: int) -> None:
+        self.levels, self._side = frozenset({used}), side
+
+    def side(self, call: CallState | None) -> int:
+        """The same in every call."""
+        return self._side
+
+
 class PrunedTiledEncoder(PrunedTower):
     """A vision tower that carries a plan, until `detach`; made by `tiled_encoder`.
 
@@ -49,9 +63,7 @@ class PrunedTiledEncoder(PrunedTower):
         site = Site.behind(spec.used)
         for stage in attachment.stages_at("pre_llm"):
             refuse_signals(stage, [site], spec.supplies - NARROWER, adapter)
-        runner = encoder_runner(attachment, adapter, spec, side=side)
-        runner.pieces, runner.levels = True, frozenset({spec.used})
-        runner.side = lambda _: side
+        runner = encoder_runner(attachment, adapter, spec, _Tiles(spec.used, side))
         _, height, width = spec.grid
         self._tile: Grid = (1, height // side, width // side)
         attachment.patches.override(spec.entry, "forward", self._hand_on)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import calling
 from tokenprune.engine.encoder.install import encoder_runner
+from tokenprune.engine.encoder.surroundings import Surroundings
 from tokenprune.engine.pre_llm.projector import project, split_at_projector
 from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, image_batch, run_stages
 from tokenprune.errors import LayerError, PlanError
@@ -42,7 +43,9 @@ class PrunedEncoder(PrunedTower):
                 where="used",
                 remedy=f"Give 1 to {len(spec.blocks)}.",
             )
-        super().__init__(attachment, encoder_runner(attachment, adapter, spec, used))
+        super().__init__(
+            attachment, encoder_runner(attachment, adapter, spec, Surroundings(), used)
+        )
         self._before, self._after = split_at_projector(self._later)
 
     def count(self, grid: Grid | None = None) -> int:

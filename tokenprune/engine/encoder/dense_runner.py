@@ -57,7 +57,7 @@ class DenseRunner(EncoderRunner):
                 self.captured.keep_attention_ahead(behind, state, hidden)
         state.previous, state.entered = state.entered, None
         hidden = self._finish(call, state, hidden) if number == self.last else hidden
-        if number + 1 in self.levels:
+        if number + 1 in self.around.levels:
             state.leave(number + 1)
         return hidden
 
@@ -84,11 +84,12 @@ class DenseRunner(EncoderRunner):
 
     def _first_state(self, call: CallState, hidden: Tensor) -> EncoderState:
         """State at the first block, whose input is `hidden` `[B, P + N, D]`."""
-        prefix, side, device = self.spec.prefix, self.side(call), hidden.device
+        around, prefix, device = self.around, self.spec.prefix, hidden.device
+        side = around.side(call)
         batch, count = hidden.shape[0], (hidden.shape[1] - prefix) // side**2
         self._solve(call, [count])
-        sites, videos = self.layout.sites(count), self.videos(call, batch, count)
-        trace = Trace() if self.pieces else call.trace
+        sites, videos = self.layout.sites(count), around.videos(call, batch, count)
+        trace = Trace() if around.pieces else call.trace
         members, grid = None, call.grid
         if side > 1:
             grid, rows = squares(grid, side, device)

@@ -18,8 +18,8 @@ from tokenprune.engine.checks import (
 )
 from tokenprune.engine.encoder.dense_runner import DenseRunner
 from tokenprune.engine.encoder.packed_runner import PackedRunner
-from tokenprune.engine.encoder.recording import Recording
 from tokenprune.engine.encoder.runner import EncoderRunner
+from tokenprune.engine.encoder.surroundings import Surroundings
 from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
 from tokenprune.errors import AlreadyAttachedError
 from tokenprune.interface.adapter import EncoderAdapter
@@ -34,9 +34,9 @@ def encoder_runner(
     attachment: Attachment,
     adapter: EncoderAdapter,
     spec: EncoderSpec,
+    around: Surroundings,
     used: int | None = None,
     given: frozenset[type[View]] = frozenset(),
-    side: int = 1,
 ) -> EncoderRunner:
     """Build the runner of an encoder and check the plan against it.
 
@@ -44,9 +44,9 @@ def encoder_runner(
         attachment: the attachment.
         adapter: the encoder's family.
         spec: the encoder as data.
+        around: what the model around the encoder knows of its passes.
         used: how many of its blocks are read; None for what the spec says.
         given: what a multimodal LLM supplies to pre-LLM stages besides.
-        side: rows and columns of patches that make a unit behind it.
 
     Raises:
         AlreadyAttachedError: the encoder carries a plan already.
@@ -58,7 +58,8 @@ def encoder_runner(
     claim(attachment, spec.entry)
     encoder_stages = attachment.stages_at("encoder")
     later = attachment.stages_at("pre_llm")
-    layout = EncoderSchedule(encoder_stages, spec.used, _checked_grid(encoder_stages, spec, side))
+    grid = _checked_grid(encoder_stages, spec, around.side(None))
+    layout = EncoderSchedule(encoder_stages, spec.used, grid)
     check_encoder_stages(layout)
     attachment.notes |= layout.notes
     refuse_companions(later, spec)
@@ -76,11 +77,10 @@ def encoder_runner(
             refuse_fronts(stage, layout.sites_of(stage), adapter)
         for stage in later:
             refuse_fronts(stage, [site], adapter)
-        runner = PackedRunner(attachment, adapter, spec, layout, later)
+        runner = PackedRunner(attachment, adapter, spec, layout, later, around)
     else:
-        runner = DenseRunner(attachment, adapter, spec, layout, later)
-    runner.passes = recording = Recording(runner)
-    attachment.recordings.append(recording)
+        runner = DenseRunner(attachment, adapter, spec, layout, later, around)
+    attachment.recordings.append(runner.recording)
     return runner
 
 

@@ -46,8 +46,8 @@ class PackedRunner(EncoderRunner):
 
     def _open(self, call: CallState, given: EntryCall) -> None:
         call.drop(PackedState)
-        packing = self.adapter.packing(given.args, given.kwargs).grouped(self.side(call))
-        frames = self.clips(call)
+        packing = self.adapter.packing(given.args, given.kwargs).grouped(self.around.side(call))
+        frames = self.around.clips(call)
         call.put(packing if frames is None else packing.clips(frames))
 
     def _foresee(
@@ -62,10 +62,12 @@ class PackedRunner(EncoderRunner):
             return None
         args, known = self.adapter.foreseen(args, kwargs)
         running = current(self.owner)
-        if running is None and not self.alone:  # the tower of a multimodal LLM, called by itself
+        if (
+            running is None and not self.around.alone
+        ):  # the tower of a multimodal LLM, called by itself
             return args, dict(known)
         packing = self.adapter.packing(args, known)
-        for _, height, width in packing.grouped(1 if running is None else self.side(running)).grids:
+        for _, height, width in packing.grouped(self.around.side(running)).grids:
             self.layout.sites(height * width)
         return args, {**known, RUNNING: running}
 
@@ -168,7 +170,7 @@ class PackedRunner(EncoderRunner):
         state = PackedState.begin(
             packing,
             self.layout,
-            Trace() if self.tiled(call) else call.trace,
+            Trace() if self.around.tiled(call) else call.trace,
             index(self.owner.plan.seed),  # no symbol
             hidden,
             batched=self.adapter.batched,

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,17 @@ from tokenprune.engine.encoder.as_recorded import AsRecorded
 from tokenprune.engine.encoder.given import Undescribed, described, replaced
 from tokenprune.engine.encoder.modes import modes, observed
 from tokenprune.engine.encoder.passes import EntryCall
-from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.stages import ResolvedStage
 from tokenprune.engine.tracers import capturing, may_compile
 from tokenprune.errors import RecordingWarning, TokenpruneError
+from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.sites import Grid
+from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.trace import BatchStep, Trace
+
+if TYPE_CHECKING:
+    from tokenprune.engine.attachment import Attachment
 
 REPLAYED = (
     "Passes of the vision tower were replayed from CUDA graphs: what choosing takes inside is in "
@@ -64,11 +69,25 @@ class Recording:
     """Replays the passes of one tower, once `begin` was called.
 
     Args:
-        runner: of the tower.
+        owner: the attachment.
+        adapter: the tower's family.
+        spec: the tower as data.
+        stages: those that act in it or read it.
+        side: rows and columns of patches that make one unit in a call.
+        usual: runs a pass as usual.
     """
 
-    def __init__(self, runner: EncoderRunner) -> None:
-        self._runner = runner
+    def __init__(
+        self,
+        owner: Attachment,
+        adapter: EncoderAdapter,
+        spec: EncoderSpec,
+        stages: Sequence[ResolvedStage],
+        side: Callable[[CallState], int],
+        usual: Callable[[CallState, EntryCall], Any],
+    ) -> None:
+        self._owner, self._adapter, self._spec = owner, adapter, spec
+        self._stages, self._side, self._usual = stages, side, usual
         self._lock = threading.Lock()
         self._limit = 0
         self._recorder: Recorder | None = None
@@ -79,14 +98,13 @@ class Recording:
 
     def refusal(self) -> str:
         """Why no pass of this tower can ever be recorded; empty if some may be."""
-        runner = self._runner
-        name = type(runner.spec.entry).__name__
-        if runner.spec.packed:
+        name = type(self._spec.entry).__name__
+        if self._spec.packed:
             return f"{name} reads the sizes of its pictures from tensors, which no graph can"
-        if runner.owner.plan.images == "frames":
+        if self._owner.plan.images == "frames":
             return "the prompt of every call says which images are the frames of one video"
-        for stage in runner.layout.stages:
-            if stage.strategy.length != "planned":
+        for stage in self._stages:
+            if stage.plan.at == "encoder" and stage.strategy.length != "planned":
                 return f"how many tokens '{stage.plan.strategy}' leaves depends on values"
         return ""
 
@@ -107,7 +125,7 @@ class Recording:
             self._forget()
             self._recorder = None
 
-    def __call__(self, call: CallState, given: EntryCall) -> Any:
+    def run(self, call: CallState, given: EntryCall) -> Any:
         """One pass: replayed, if it can be.
 
         Args:
@@ -115,22 +133,22 @@ class Recording:
             given: how the tower was called.
         """
         if self._recorder is None or call.compiled or may_compile() or capturing():
-            return self._runner.run_pass(call, given)
+            return self._usual(call, given)
         tensors: list[Tensor] = []
         why = "gradients are recorded" if torch.is_grad_enabled() else observed()
-        if not why and self._runner.adapter.listened():
+        if not why and self._adapter.listened():
             why = "a call around collects the states of its blocks"
         kind = None if why else self._kind(call, given, tensors)
         if kind is None:
             self._note(
                 why or "the input isn't made of tensors on one CUDA device, numbers and text"
             )
-            return self._runner.run_pass(call, given)
+            return self._usual(call, given)
         with self._lock:
             left = self._replayed(call, kind, given, tensors)
         if left is not None:
             return self._handed(call, left)
-        output = self._runner.run_pass(call, given)
+        output = self._usual(call, given)
         with self._lock:
             if kind not in self._met:
                 self._meet(kind, "")
@@ -148,7 +166,7 @@ class Recording:
         device = devices.pop()
         if not self._recorder.serves(device):
             return None
-        return given.original, told, device, self._runner.side(call), modes(device)
+        return given.original, told, device, self._side(call), modes(device)
 
     def _replayed(
         self,
@@ -217,10 +235,9 @@ class Recording:
         if tower is not None and (tower.training() or (tower.in_place() and tower.unchanged())):
             return tower
         self._forget()
-        runner = self._runner
-        modules = (stage.strategy.modules() for stage in (*runner.layout.stages, *runner.later))
+        modules = (stage.strategy.modules() for stage in self._stages)
         others: list[nn.Module] = [module for module in modules if module is not None]
-        self._tower = tower = AsRecorded(runner.adapter, runner.spec, others)
+        self._tower = tower = AsRecorded(self._adapter, self._spec, others)
         return tower
 
     def _new(
@@ -245,8 +262,8 @@ class Recording:
         kept, around = EntryCall(given.original, args, kwargs), call.still()
 
         def run() -> _Left:
-            with repeated(self._runner.owner, around) as inside, _uncached():
-                output = self._runner.run_pass(inside, kept)
+            with repeated(self._owner, around) as inside, _uncached():
+                output = self._usual(inside, kept)
                 made, counts = inside.made(around), tuple(inside.noted)
                 return _Left(output, made, inside.trace, counts, inside.grid)
 
@@ -282,9 +299,9 @@ class Recording:
                     state.trace = whole
                     state.images = [number + first for number in state.images]
                 if state.sites:
-                    self._runner.adapter.weighted_pool(state.row_sizes)
+                    self._adapter.weighted_pool(state.row_sizes)
             call.put(state)
-        self._runner.owner.notes.add(REPLAYED)
+        self._owner.notes.add(REPLAYED)
         return left.output
 
     def _meet(self, kind: Hashable, why: str) -> None:
@@ -295,7 +312,7 @@ class Recording:
         self._met[kind] = why
 
     def _note(self, why: str) -> None:
-        self._runner.owner.notes.add(f"{_USUAL} {why}.")
+        self._owner.notes.add(f"{_USUAL} {why}.")
 
     def _forget(self) -> None:
         if self._recorder is not None:

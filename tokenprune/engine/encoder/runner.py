@@ -18,13 +18,14 @@ from tokenprune.engine.encoder.around import refuse_inside
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.graphs import RUNNING, hand_in_running_call
 from tokenprune.engine.encoder.passes import EntryCall, Pass, demand, in_pass, sound
+from tokenprune.engine.encoder.recording import Recording
 from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.encoder.surroundings import Surroundings
 from tokenprune.engine.patching import Override, Patches
 from tokenprune.engine.recomputing import refuse_around
 from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
 from tokenprune.engine.tracers import refuse_symbols
-from tokenprune.engine.videos import Videos, no_videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.calls import Arguments
@@ -45,6 +46,7 @@ class EncoderRunner(ABC):
         spec: the encoder as data, `used` set to what is read.
         layout: where the plan's encoder stages act.
         later: pre-LLM stages, which may read signals of any used block.
+        around: what the model around the encoder knows of its passes.
 
     Class attributes:
         signals: what captures signals of its blocks.
@@ -59,25 +61,16 @@ class EncoderRunner(ABC):
         spec: EncoderSpec,
         layout: EncoderSchedule,
         later: Sequence[ResolvedStage],
+        around: Surroundings,
     ) -> None:
         self.owner, self.adapter, self.spec = owner, adapter, spec
-        self.layout, self.later = layout, later
+        self.layout, self.later, self.around = layout, later, around
         self.last = spec.used - 1
-        self.alone = False  # whether the plan was attached to the encoder itself
-        # only a prompt says which images are frames of one video, and the LLM's wing reads it
-        self.videos: Callable[[CallState, int, int], Videos | None] = no_videos
-        # a multimodal LLM may see pictures in pieces, which are traced as whole pictures, read the
-        # states of further depths, and make one token of a square of patches
-        self.pieces, self.levels = False, frozenset[int]()
-        self.side: Callable[[CallState], int] = lambda call: 1
-        # of a packed encoder's pictures it may know which are frames of clips, and which are tiles
-        self.clips: Callable[[CallState], Sequence[int] | None] = lambda call: None
-        self.tiled: Callable[[CallState], bool] = lambda call: False
         self.captured = self.signals(later, spec)
         learned = any(stage.strategy.companions() is not None for stage in later)
         self.splits = bool(layout.stages) or self.captured.attention or learned
-        # what runs a pass inside of a running call: as usual, or replayed where it was recorded
-        self.passes: Callable[[CallState, EntryCall], Any] = self.run_pass
+        stages = (*layout.stages, *later)
+        self.recording = Recording(owner, adapter, spec, stages, around.side, self._pass)
 
     def install(self, patches: Patches) -> None:
         """Override what runs this instance's entry, and the forward of its used blocks."""
@@ -94,7 +87,7 @@ class EncoderRunner(ABC):
 
     def _hand_in(self, patches: Patches) -> None:
         """Have what a graph of the tower can't look up handed to its entry."""
-        if not self.alone:
+        if not self.around.alone:
             hand_in_running_call(patches, self.owner, self.spec.caller or self.spec.entry)
 
     def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -113,13 +106,14 @@ class EncoderRunner(ABC):
         refuse_around(self.spec.entry, "encoder")
         if not torch.compiler.is_dynamo_compiling():  # it hands neither, and guards what it reads
             refuse_symbols((*args, *kwargs.values()))
-            if self.layout.stages and (self.alone or running is None):
-                refuse_inside(self.spec.entry, None if self.alone else self.owner.model)
+            alone = self.around.alone
+            if self.layout.stages and (alone or running is None):
+                refuse_inside(self.spec.entry, None if alone else self.owner.model)
         self._refuse_maps(args, kwargs)
         with calling(self.owner, tower=True) as call, call.meter.stage("encode"):
-            return self.passes(call, given)
+            return self.recording.run(call, given)
 
-    def run_pass(self, call: CallState, given: EntryCall) -> Any:
+    def _pass(self, call: CallState, given: EntryCall) -> Any:
         """A pass through the encoder inside of a call that is running."""
         self._open(call, given)
         call.put(demand(call, self.adapter, type(self.spec.entry).__name__, given))

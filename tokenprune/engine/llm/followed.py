@@ -22,6 +22,7 @@ from tokenprune.engine.encoder.graphs import RUNNING
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.encoder.surroundings import Surroundings
 from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
 from tokenprune.engine.llm.clips import require_frames
 from tokenprune.engine.llm.state import MllmState
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
 
 
-class FollowedTower:
+class FollowedTower(Surroundings):
     """One tower of a multimodal LLM, for one or several kinds of picture.
 
     Args:
@@ -71,13 +72,10 @@ class FollowedTower:
         self.supplies = (spec.supplies - adapter.withholds - {TowerSpace}) | told
         for stage in owner.stages_at("pre_llm"):
             refuse_signals(stage, [self.site], self.supplies, adapter)
-        self.runner = encoder_runner(owner, encoder, spec, self.tower.used, side=self.tower.side)
-        self.runner.levels = frozenset(self.tower.levels)
+        self.levels = frozenset(self.tower.levels)
         # frames are traced as the videos that they are from the start, pieces when they are known
-        self.runner.pieces = owner.plan.images != "frames"
-        self.runner.videos = self._videos
-        self.runner.side = self._side
-        self.runner.clips, self.runner.tiled = self._clips, self._tiled
+        self.pieces = owner.plan.images != "frames"
+        self.runner = encoder_runner(owner, encoder, spec, self, self.tower.used)
         self.spec = self.runner.spec
         if self.spec.packed:
             self._refuse_depths()
@@ -130,21 +128,23 @@ class FollowedTower:
                     remedy="Let it act within frames, or use at: pre_llm, where whole clips stand.",
                 )
 
-    def _side(self, call: CallState) -> int:
-        state = call.state(MllmState)
+    def side(self, call: CallState | None) -> int:
+        """Rows and columns of patches that make one unit, of the pictures that are encoded."""
+        state = None if call is None else call.state(MllmState)
         kind = None if state is None else state.encoding
         return self.tower.side if kind is None else self.kinds[kind].side
 
-    def _clips(self, call: CallState) -> Sequence[int] | None:
+    def clips(self, call: CallState) -> Sequence[int] | None:
+        """Frames of every clip, as the core's call for features says."""
         state = call.state(MllmState)
         return None if state is None else state.clips
 
-    def _tiled(self, call: CallState) -> bool:
+    def tiled(self, call: CallState) -> bool:
         """Whether pictures of a packed pass may be tiles, which are traced as pictures later."""
         state = call.state(MllmState)
         return bool(state and state.encoding and self.adapter.tiled(state.encoding))
 
-    def _videos(self, call: CallState, images: int, units: int) -> Videos | None:
+    def videos(self, call: CallState, images: int, units: int) -> Videos | None:
         """Which frames in the tower's batch are one video, where the plan says that they are.
 
         Raises:

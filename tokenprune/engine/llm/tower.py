@@ -10,6 +10,7 @@ from torch import Tensor
 from tokenprune.engine.adapters import choose_encoder
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.encoder.install import encoder_runner
+from tokenprune.engine.encoder.surroundings import Surroundings
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.checks import feature_prefix, refuse_frames
 from tokenprune.engine.llm.question import Questions
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
 
 
-class TowerSeam:
+class TowerSeam(Surroundings):
     """Encoder and pre-LLM stages of a model whose tokens can be followed through its projector.
 
     Args:
@@ -54,9 +55,8 @@ class TowerSeam:
                 remedy="Use a tower that reads every picture by itself.",
             )
         self.encoder = encoder_runner(
-            owner, tower, tower.spec(), self.spec.used, self.spec.supplies
+            owner, tower, tower.spec(), self, self.spec.used, self.spec.supplies
         )
-        self.encoder.videos = self._videos
         self.prefix = feature_prefix(self.spec, self.encoder.spec)
         refuse_frames(owner.plan, owner.stages, self.encoder.spec, self.prefix)
         self.features, self.projected = split_at_projector(owner.stages_at("pre_llm"))
@@ -72,13 +72,18 @@ class TowerSeam:
         self.encoder.install(patches)
         patches.override(self.spec.projector, "forward", self._project)
 
-    def _videos(self, call: CallState, images: int, patches: int) -> Videos | None:
+    def videos(self, call: CallState, images: int, units: int) -> Videos | None:
+        """Which images of the tower's batch are frames of one video, if the plan says that.
+
+        Raises:
+            UnsupportedCallError: no prompt says it; see `videos_of`.
+        """
         if self.owner.plan.images != "frames" or not self.owner.stages:
             return None
         state = call.state(MllmState)
         ids = None if state is None else state.ids(self.spec)
         names = self.spec.names
-        return videos_of(ids, self.spec.placeholder_id, images, patches, names)
+        return videos_of(ids, self.spec.placeholder_id, images, units, names)
 
     def _project(self, original: Callable[..., Any], features: Tensor) -> Any:
         call, names = current(self.owner), self.spec.names
