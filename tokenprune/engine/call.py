@@ -137,6 +137,12 @@ def current(owner: Owner, *, tower: bool = False) -> CallState | None:
     return state
 
 
+def current_state(owner: Owner, kind: type[State]) -> State | None:
+    """The state of this class in the running call, or None if there is no such call or state."""
+    call = current(owner)
+    return None if call is None else call.state(kind)
+
+
 @contextmanager
 def calling(owner: Owner, *, apart: bool = False, tower: bool = False) -> Iterator[CallState]:
     """The running call of this attachment, or a new one that ends with the block.

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokenprune.engine.attachment import Attachment
-from tokenprune.engine.call import CallState, calling, current
+from tokenprune.engine.call import CallState, calling, current_state
 from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.state import EncoderState
@@ -72,8 +72,7 @@ class PrunedTiledEncoder(PrunedTower):
     def _hand_on(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What the tower puts out, with zeros for rows that were removed."""
         output = original(*args, **kwargs)
-        call = current(self._attachment)
-        state = None if call is None else call.state(EncoderState)
+        state = current_state(self._attachment, EncoderState)
         if state is None:
             return output
         last = state.exits[self._runner.spec.used]

@@ -74,10 +74,10 @@ class FeatureSeam:
     def _made(self, method: str) -> Callable[..., Any]:
         def make(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             call = current(self.owner)
-            state = None if call is None else state_of(call)
-            if call is None or state is None:
+            if call is None:
                 self._refuse_alone(method)
                 return original(*args, **kwargs)
+            state = state_of(call)
             # a method for clips may call that for images
             if state.encoding is not None:
                 return original(*args, **kwargs)
@@ -113,11 +113,12 @@ class FeatureSeam:
         It runs on the units that are left; what it makes has rows of all again, zeros for the rest.
         """
         call = current(self.owner)
-        state = None if call is None else call.state(EncoderState)
-        mllm = None if call is None else call.state(MllmState)
-        if call is None or mllm is None or mllm.encoding is None:
+        if call is None:
             return original(features, *args, **kwargs)
-        packed = call.state(PackedState)
+        mllm = call.state(MllmState)
+        if mllm is None or mllm.encoding is None:
+            return original(features, *args, **kwargs)
+        state, packed = call.state(EncoderState), call.state(PackedState)
         if packed is not None and not packed.untouched:
             with call.meter.stage("project"):
                 rows, outer = features.flatten(0, -2), features.shape[:-2]

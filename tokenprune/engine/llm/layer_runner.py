@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from tokenprune.engine.call import CallState, current
+from tokenprune.engine.call import CallState, current, current_state
 from tokenprune.engine.llm.calls import Flow
 from tokenprune.engine.llm.cut import cut, waiting
 from tokenprune.engine.llm.fixed import Step
@@ -81,13 +81,15 @@ class LayerRunner:
 
         def forward(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             call = current(self.owner)
-            step = None if call is None else call.state(Step)
+            if call is None:
+                if number >= self.first_cut or not adapter.ignores_positions():
+                    refuse_repeated(f"layer {number}", self.spec.language_model)
+                return original(*args, **kwargs)
+            step = call.state(Step)
             if step is not None:
                 return self.steps.run_layer(original, number, step, args, kwargs)
-            state = None if call is None else call.state(MllmState)
-            if call is None and (number >= self.first_cut or not adapter.ignores_positions()):
-                refuse_repeated(f"layer {number}", self.spec.language_model)
-            if call is None or state is None or state.flow is None:
+            state = call.state(MllmState)
+            if state is None or state.flow is None:
                 return original(*args, **kwargs)
             flow = state.flow
             require_all(flow, number)
@@ -161,8 +163,7 @@ class LayerRunner:
         """A method that adds rows of the LLM's input behind a layer, which may see fewer."""
 
         def inject(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            call = current(self.owner)
-            state = None if call is None else call.state(MllmState)
+            state = current_state(self.owner, MllmState)
             flow = None if state is None else state.flow
             cut = None if flow is None else flow.layout.cut_before(flow.layer)
             if flow is not None and flow.mode != "continue" and cut is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tokenprune.engine.call import CallState, calling, current, stepping
+from tokenprune.engine.call import CallState, calling, current, current_state, stepping
 from tokenprune.engine.coupling import couple
 from tokenprune.engine.encoder.install import claim
 from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
@@ -289,8 +289,7 @@ class MllmRunner:
         Args:
             given: a forward; None for another `generate`.
         """
-        call = current(self.owner)
-        state = None if call is None else call.state(MllmState)
+        state = current_state(self.owner, MllmState)
         if state is None or not state.prefilled:
             return False
         if given is None:

@@ -90,14 +90,16 @@ class LanguageRunner:
 
     def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         call = current(self.owner)
-        step = None if call is None else call.state(Step)
-        if call is not None and step is not None:
+        if call is None:
+            if self.owner.stages:
+                refuse_repeated("the LLM", self.owner.model)
+            return original(*args, **kwargs)
+        step = call.state(Step)
+        if step is not None:
             with call.meter.stage("decode"):
                 return self.steps.run(original, step, args, kwargs)
-        state = None if call is None else call.state(MllmState)
-        if call is None and self.owner.stages:
-            refuse_repeated("the LLM", self.owner.model)
-        if call is None or state is None or state.aside:
+        state = call.state(MllmState)
+        if state is None or state.aside:
             return original(*args, **kwargs)
         given = self.adapter.read_llm(args, kwargs)
         past = self.adapter.cached_length(given.cache)

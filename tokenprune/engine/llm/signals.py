@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tokenprune.engine.call import current
+from tokenprune.engine.call import current_state
 from tokenprune.engine.llm.attending import attending
 from tokenprune.engine.llm.calls import Flow
 from tokenprune.engine.llm.masks import seen_by
@@ -164,8 +164,7 @@ class SignalReader:
 
     def _put_aside(self, number: int, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            call = current(self.owner)
-            state = None if call is None else call.state(MllmState)
+            state = current_state(self.owner, MllmState)
             if state is not None and state.flow is not None and state.flow.mode == "first":
                 state.projected.setdefault(number, {})[name] = output
 

@@ -86,21 +86,14 @@ class TowerSeam(Surroundings):
         return videos_of(ids, self.spec.placeholder_id, images, units, names)
 
     def _project(self, original: Callable[..., Any], features: Tensor) -> Any:
-        call, names = current(self.owner), self.spec.names
-        state = None if call is None else call.state(MllmState)
+        call = current(self.owner)
         if call is not None and not self.owner.stages:
             _count_dense(call, features.shape[0], features.shape[1] - self.prefix)
             with call.meter.stage("project"):
                 return original(features)
+        state = None if call is None else call.state(MllmState)
         if call is None or state is None:
-            if self.features or self.projected:
-                raise UnsupportedCallError(
-                    "image features alone can't be pruned here: their signals are gone.",
-                    where="projector",
-                    remedy=f"Call generate or forward of the model, with {names.pictures}.",
-                )
-            if self.encoder.layout.stages:
-                refuse_repeated("the projector", self.owner.model)
+            self._refuse_alone()
             return original(features)
         entered = image_batch(call, features, self.prefix)
         if self.asked:
@@ -127,6 +120,17 @@ class TowerSeam(Surroundings):
         state.pictures = {"image": images}
         count_pictures(call.meter, images)
         return projected
+
+    def _refuse_alone(self) -> None:
+        """Refuse features that are projected outside of a call, where the plan acts on them."""
+        if self.features or self.projected:
+            raise UnsupportedCallError(
+                "image features alone can't be pruned here: their signals are gone.",
+                where="projector",
+                remedy=f"Call generate or forward of the model, with {self.spec.names.pictures}.",
+            )
+        if self.encoder.layout.stages:
+            refuse_repeated("the projector", self.owner.model)
 
 
 def _count_dense(call: CallState, images: int, patches: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attach import attach_stages
 from tokenprune.engine.attachment import Attachment
-from tokenprune.engine.call import current
+from tokenprune.engine.call import current_state
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.stages import built
 from tokenprune.errors import DataError, PictureWarning, UnsupportedCallError
@@ -136,8 +136,7 @@ class Reader:
 def _behind_layer(owner: Attachment, found: Rows) -> Callable[..., Any]:
     def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         output = original(hidden, *args, **kwargs)
-        call = current(owner)
-        state = None if call is None else call.state(MllmState)
+        state = current_state(owner, MllmState)
         if state is not None and not state.aside and state.flow is not None:
             states = output[0] if isinstance(output, tuple) else output
             for number, row in enumerate(state.left.rows):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tokenprune.engine.adapters import choose_encoder
 from tokenprune.engine.attachment import Attachment
-from tokenprune.engine.call import current
+from tokenprune.engine.call import current_state
 from tokenprune.engine.images import ImageTokens, shown
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.maps import Maps
@@ -90,8 +90,7 @@ class FeatureSeam(Seam):
 
         def make(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             made = original(*args, **kwargs)
-            call = current(attachment)
-            state = None if call is None else call.state(MllmState)
+            state = current_state(attachment, MllmState)
             # a method for clips may call that for images
             if state is not None and state.encoding is None:
                 self._read(state, made, found)

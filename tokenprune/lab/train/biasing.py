@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.engine.attachment import Attachment
-from tokenprune.engine.call import current
+from tokenprune.engine.call import current_state
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.errors.words import indefinite
@@ -82,8 +82,7 @@ class KeyBias:
         return self._masks[id(given)][1]
 
     def _state(self) -> MllmState:
-        call = current(self._attachment)
-        state = None if call is None else call.state(MllmState)
+        state = current_state(self._attachment, MllmState)
         assert state is not None
         return state
 
