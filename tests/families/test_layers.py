@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tokenprune_adapters.transformers import layer_names, layers, llm_names
+from tokenprune_adapters.transformers import layer_names, llm_names
 from tokenprune_adapters.transformers.family_table import ADAPTERS
+from tokenprune_adapters.transformers.layer_reader import LayerReader
 from torch import Tensor, nn
 
 import tokenprune
@@ -21,6 +22,7 @@ from tokenprune.errors import SignalError, UnsupportedModelError
 from tokenprune.interface.adapter import class_names
 from tokenprune.interface.calls import LayerCall
 
+layers = LayerReader()
 (VipLlavaAdapter,) = (adapter for adapter in ADAPTERS if adapter.name == "vipllava")
 LINEAR, SHARED = "has linear attention", "shares the keys of an earlier layer"
 PLACED = "scales queries by their places"
@@ -180,7 +182,9 @@ def test_rotary_rows_are_those_of_the_layers_own_type(kind: str) -> None:
     calls = ran(model, list(model.model.layers), sentences())
     for one in calls:
         hidden, rotary = one.given[llm_names.HIDDEN], one.given[llm_names.ROTARY]
-        made = layers.rotary(model.model, one.layer, hidden, torch.arange(hidden.shape[1])[None])
+        made = layers.rotary_rows(
+            model.model, one.layer, hidden, torch.arange(hidden.shape[1])[None]
+        )
         assert made is not None
         assert all(torch.equal(*pair) for pair in zip(made, rotary, strict=True))
     first, second = (one.given[llm_names.ROTARY][0] for one in calls[:2])
@@ -190,7 +194,7 @@ def test_rotary_rows_are_those_of_the_layers_own_type(kind: str) -> None:
 def test_layers_that_do_not_rotate_have_no_rows() -> None:
     of = language(case_of("muse_glimmer").build())
     hidden, places = torch.randn(1, 5, 32), torch.arange(5)[None]
-    made = [layers.rotary(of, layer, hidden, places) for layer in of.layers]
+    made = [layers.rotary_rows(of, layer, hidden, places) for layer in of.layers]
     assert [rows is None for rows in made] == [False, True, False, True]
 
 

@@ -12,7 +12,7 @@ from tokenprune_adapters.shared.signatures import Relied, check_library
 from tokenprune_adapters.transformers import llm_layers
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.family_towers import LAYERS, STRATEGY
-from tokenprune_adapters.transformers.layers import check_layers, check_types, layers_of
+from tokenprune_adapters.transformers.layers import check_types, layers_of
 from tokenprune_adapters.transformers.mllm import TransformersMllm
 
 LAYER = LAYERS[0]
@@ -41,7 +41,7 @@ class LlavaAdapter(TransformersMllm):
         super().__init__(model)
         self._spec = self._read()
         check_library("transformers", self._relied_on())
-        check_layers(self._spec.layers, "language_model", self.kinds)
+        self.check_layers(self._spec.layers, "language_model")
         check_types(self._spec.language_model, "language_model")
 
     def spec(self) -> MllmSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -17,35 +16,29 @@ from tokenprune.interface.calls import (
     LayerCall,
     LlmCall,
     LlmOutputs,
-    Mask,
     PromptCall,
     Rotary,
     Written,
 )
 from tokenprune.interface.signals import LLM_VIEWS, LayerValues, PromptEmbeddings, View
 from tokenprune_adapters.shared.arguments import named, replaced
-from tokenprune_adapters.transformers import (
-    attention_functions,
-    layer_names,
-    layers,
-    words,
-)
+from tokenprune_adapters.transformers import attention_functions, words
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.cache_notes import LENGTH
 from tokenprune_adapters.transformers.caches import TransformersCaches
+from tokenprune_adapters.transformers.layer_reader import LayerReader
+from tokenprune_adapters.transformers.layers import first_of
 
 
-class TransformersMllm(TransformersCaches):
+class TransformersMllm(LayerReader, TransformersCaches):
     """Base of the adapters of families in transformers.
 
     Class attributes:
         pictures: arguments that bring pictures or videos.
-        layer_kinds: layer classes that `layer_names` doesn't know, by full name.
     """
 
     supplies: ClassVar[frozenset[type[View]]] = LLM_VIEWS | {PromptEmbeddings, LayerValues}
     pictures: ClassVar[tuple[str, ...]] = (names.PICTURES,)
-    layer_kinds: ClassVar[layers.Kinds] = {}
 
     def read_prompt(self, entry: Entry, args: tuple[Any, ...], kwargs: Arguments) -> PromptCall:
         """What a call of the whole model says."""
@@ -207,61 +200,18 @@ class TransformersMllm(TransformersCaches):
         rows: Tensor = embedding(ids if device.type == "meta" else ids.to(device))
         return rows
 
-    def values(self, layer: nn.Module, hidden: Tensor) -> Tensor:
-        """Values `[B, H_kv, T, d]` of a layer for its input `[B, T, D]`."""
-        return layers.values(layer, hidden, self.kinds)
-
     def reader(self, tokenizer: str | None = None) -> Callable[[Tensor], str]:
         """What turns token ids `[T]` into words, by the tokenizer of the model's own checkpoint."""
         return words.reader(self.model, tokenizer)
 
-    @cached_property
-    def kinds(self) -> layers.Kinds:
-        """What is known of the attention of layers."""
-        return {**layer_names.KINDS, **self.layer_kinds}
-
-    def no_query_key(self, layer: nn.Module) -> str | None:
-        """Why query and key of a layer can't be had; None if they can."""
-        return layers.no_query_key(layer, self.kinds)
-
-    def no_cached_heads(self, layer: nn.Module) -> str | None:
-        """Why a cache doesn't hold a layer's keys as `query_key` gives them; None if it does."""
-        return layers.no_cached_heads(layer, self.kinds)
-
-    def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
-        """The query and key projections."""
-        return layers.projections(layer, self.kinds)
-
-    def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
-        """Outputs of the query and key projections for a layer's input `[B, T, D]`."""
-        return layers.project(layer, hidden, self.kinds)
-
-    def query_key(
-        self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Rotary
-    ) -> tuple[Tensor, Tensor]:
-        """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated unless `rotary` is None."""
-        return layers.query_key(layer, projections, rotary, self.kinds)
-
-    def ones(self, layer: nn.Module, hidden: Tensor, rotary: Rotary) -> Tensor:
-        """Ones `[B, 1, T, d]`, rotated."""
-        return layers.ones(layer, hidden, rotary, self.kinds)
-
-    def softcap(self, layer: nn.Module) -> float | None:
-        """What a layer caps its logits to; None where it doesn't."""
-        return layers.softcap(layer, self.kinds)
-
-    def seen(self, layer: nn.Module, call: LayerCall) -> Mask:
-        """What queries of a prompt see in a layer."""
-        return layers.seen(layer, call, self.kinds)
-
     def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
         """Cosines and sines of position ids `[B, T]`, those of the layer's own type."""
         language = self.spec().language_model
-        return layers.rotary(language, layer, hidden, positions, self.kinds)
+        return self.rotary_rows(language, layer, hidden, positions)
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """States `[..., D]` through the norm behind the LLM's last layer."""
-        normed: Tensor = layers.first_of(self.spec().language_model, names.FINAL_NORMS)(hidden)
+        normed: Tensor = first_of(self.spec().language_model, names.FINAL_NORMS)(hidden)
         return normed
 
     def counted(self, rotary: Rotary, first: Tensor) -> Rotary:
