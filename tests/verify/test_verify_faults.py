@@ -19,7 +19,7 @@ from tokenprune import ScoreStrategy, StrategyParams, Tokens
 from tokenprune.engine import attachment, call, images, stages
 from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.engine.encoder import state as encoder_state
-from tokenprune.engine.llm import calls, entry, rows, tower
+from tokenprune.engine.llm import calls, entry, projector_seam, rows
 from tokenprune.engine.llm import model as mllm
 from tokenprune.engine.llm import runner as language
 from tokenprune.engine.patching import Patches
@@ -97,13 +97,13 @@ def wrong_decoding_position(patch: pytest.MonkeyPatch) -> None:
 
 def cross_talk(patch: pytest.MonkeyPatch) -> None:
     """Every image gets a little of the next one in its batch."""
-    original = tower.image_batch
+    original = projector_seam.image_batch
 
     def mixed(*args: Any) -> Any:
         group = original(*args)
         return replace(group, hidden=0.9 * group.hidden + 0.1 * group.hidden.roll(1, 0))
 
-    patch.setattr(tower, "image_batch", mixed)
+    patch.setattr(projector_seam, "image_batch", mixed)
 
 
 def lost_sizes(patch: pytest.MonkeyPatch) -> None:
@@ -113,8 +113,8 @@ def lost_sizes(patch: pytest.MonkeyPatch) -> None:
 
 def scaled_features(patch: pytest.MonkeyPatch) -> None:
     """The projector's output isn't the plain model's, even if all tokens are kept."""
-    original = tower.TowerSeam._project
-    patch.setattr(tower.TowerSeam, "_project", lambda *args: original(*args) * 1.001)
+    original = projector_seam.ProjectorSeam._project
+    patch.setattr(projector_seam.ProjectorSeam, "_project", lambda *args: original(*args) * 1.001)
 
 
 def greedy_stage(patch: pytest.MonkeyPatch) -> None:

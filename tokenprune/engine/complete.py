@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenprune.engine.stages import ResolvedStage, build_strategy
-from tokenprune.engine.towers import named_tower
+from tokenprune.engine.text_towers import named_text_tower
 from tokenprune.errors import CheckpointError
 from tokenprune.interface.sites import Site
 from tokenprune.interface.trainable import TrainableStrategy
@@ -39,7 +39,7 @@ def check_complete(plan: Plan) -> list[CheckpointError]:
         else:
             early += [ResolvedStage(number, stage, strategy)] if stage.at == "pre_llm" else []
     site = Site.behind(SHAPE.encoder_blocks)
-    named_tower([stage for stage in early if _told(stage, site)], site)
+    named_text_tower([stage for stage in early if _told(stage, site)], site)
     return untrained
 
 

@@ -47,7 +47,7 @@ class FeatureSeam:
         adapter: the model's family.
     """
 
-    encoder: EncoderRunner | None = None
+    runner: EncoderRunner | None = None
 
     def __init__(self, owner: Attachment, adapter: MllmAdapter) -> None:
         self.owner, self.adapter, self.spec = owner, adapter, adapter.spec()

@@ -22,6 +22,7 @@ from tokenprune.engine.encoder.install import claim
 from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
 from tokenprune.engine.llm.features import FeatureSeam
 from tokenprune.engine.llm.fixed import Fixed, Step, begun
+from tokenprune.engine.llm.projector_seam import ProjectorSeam
 from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.engine.llm.refusals import (
     check_drafted,
@@ -34,7 +35,6 @@ from tokenprune.engine.llm.refusals import (
 )
 from tokenprune.engine.llm.runner import LanguageRunner
 from tokenprune.engine.llm.state import MllmState, state_of
-from tokenprune.engine.llm.tower import TowerSeam
 from tokenprune.engine.recomputing import refuse_around
 from tokenprune.engine.stages import behind_dynamic
 from tokenprune.engine.standing import Standing
@@ -71,9 +71,9 @@ class MllmRunner:
         owner.stages = couple(behind_dynamic(owner.stages), len(self.spec.layers))
         claim(owner, owner.model, self.spec.core)
         self.seam = (
-            FeatureSeam(owner, adapter) if self.spec.modalities else TowerSeam(owner, adapter)
+            FeatureSeam(owner, adapter) if self.spec.modalities else ProjectorSeam(owner, adapter)
         )
-        stages = decoder_stages(owner.stages, self.spec, adapter, self.seam.encoder)
+        stages = decoder_stages(owner.stages, self.spec, adapter, self.seam.runner)
         refuse_compact(owner.plan, self.spec)
         self.language = LanguageRunner(owner, adapter, self.spec, stages)
 

@@ -12,13 +12,13 @@ from tokenprune.interface.sites import Site
 from tokenprune.interface.text_tower import TowerChoice
 
 
-class NamedTower(NamedTuple):
-    """The text tower of a plan, and what its stages read of that tower.
+class NamedTextTower(NamedTuple):
+    """The text tower of a plan, and what its stages read of it.
 
     Attributes:
         signals: what the stages ask for.
-        choice: the tower.
-        where: the first stage that names the tower.
+        choice: which one it is.
+        where: the first stage that names it.
     """
 
     signals: list[Signal]
@@ -26,8 +26,8 @@ class NamedTower(NamedTuple):
     where: str
 
 
-def named_tower(stages: Sequence[ResolvedStage], site: Site) -> NamedTower | None:
-    """The tower that the pre-LLM stages of a plan name; None if none needs one.
+def named_text_tower(stages: Sequence[ResolvedStage], site: Site) -> NamedTextTower | None:
+    """The text tower that the pre-LLM stages of a plan name; None if none needs one.
 
     Args:
         stages: the plan's pre-LLM stages.
@@ -62,4 +62,4 @@ def named_tower(stages: Sequence[ResolvedStage], site: Site) -> NamedTower | Non
             where=other.where,
             remedy="Name the same in both stages.",
         )
-    return NamedTower(list(signals.values()), choice, stage.where)
+    return NamedTextTower(list(signals.values()), choice, stage.where)

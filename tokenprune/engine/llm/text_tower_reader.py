@@ -11,7 +11,7 @@ from tokenprune.engine.llm.question import Questions
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.pre_llm.stages import ImageBatch
 from tokenprune.engine.stages import ResolvedStage
-from tokenprune.engine.towers import named_tower
+from tokenprune.engine.text_towers import named_text_tower
 from tokenprune.errors import CheckpointError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.signals import Signal, TowerSpace, read
@@ -22,19 +22,19 @@ from tokenprune.plugins.hookspecs import TEXT_TOWERS
 from tokenprune.plugins.host import host
 
 
-class TowerReader:
-    """Reads every question once in the tower's space, beside the visual tokens.
+class TextTowerReader:
+    """Reads every question once in the text tower's space, beside the visual tokens.
 
     Args:
-        signals: those of the tower that the plan's stages ask for.
-        choice: what the plan says of the tower.
+        signals: those of the text tower that the plan's stages ask for.
+        choice: what the plan says of it.
         where: the stage that says so.
         adapter: the model's family.
         encoder: the vision tower as data.
 
     Raises:
-        TokenpruneError: the tower, or the model's tokenizer, can't be had.
-        CheckpointError: the tower is of a wider or narrower vision tower.
+        TokenpruneError: the text tower, or the model's tokenizer, can't be had.
+        CheckpointError: it is of a wider or narrower vision tower.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class TowerReader:
     ) -> None:
         self.signals = signals
         self.words = adapter.reader(choice.tokenizer)
-        self.tower = _loaded(choice.target, where)
-        if self.tower.width != encoder.width:
+        self.text_tower = _loaded(choice.target, where)
+        if self.text_tower.width != encoder.width:
             raise CheckpointError(
-                f"{choice.target} has visual tokens of width {self.tower.width}, and this "
+                f"{choice.target} has visual tokens of width {self.text_tower.width}, and this "
                 f"{type(encoder.entry).__name__} has {encoder.width}.",
                 where=where,
                 remedy="Name the dual encoder that the vision tower is a half of.",
             )
-        _place(self.tower.module, encoder.entry)
+        _place(self.text_tower.module, encoder.entry)
 
     def add(
         self,
@@ -81,10 +81,10 @@ class TowerReader:
         features = entered.hidden[:, entered.state.prefix :]
 
         def encode(cut: bool) -> list[Tensor]:
-            found = self.tower.encode(different, cut=cut)
+            found = self.text_tower.encode(different, cut=cut)
             return [found[one].to(features.device) for one in number]
 
-        found = read(self.signals, TowerSpace(self.tower.project(features), encode))
+        found = read(self.signals, TowerSpace(self.text_tower.project(features), encode))
         own = {signal.name for signal in self.signals if signal.per_token}
         tokens = {name: value for name, value in found.items() if name in own}
         entered.state.signals = {**entered.state.signals, **tokens}
@@ -92,10 +92,10 @@ class TowerReader:
         entered.shared = {**entered.shared, **whole}
 
 
-def tower_reader(
+def text_tower_reader(
     stages: Sequence[ResolvedStage], site: Site, adapter: MllmAdapter, encoder: EncoderSpec
-) -> TowerReader | None:
-    """The reader for the tower that the pre-LLM stages of a plan name; None if none needs one.
+) -> TextTowerReader | None:
+    """The reader for the text tower that the pre-LLM stages of a plan name; None if none needs one.
 
     Args:
         stages: the plan's pre-LLM stages.
@@ -104,19 +104,19 @@ def tower_reader(
         encoder: the vision tower as data.
 
     Raises:
-        PlanError: see `named_tower`.
-        TokenpruneError: see `TowerReader`.
+        PlanError: see `named_text_tower`.
+        TokenpruneError: see `TextTowerReader`.
     """
-    found = named_tower(stages, site)
-    return None if found is None else TowerReader(*found, adapter, encoder)
+    found = named_text_tower(stages, site)
+    return None if found is None else TextTowerReader(*found, adapter, encoder)
 
 
 def _loaded(target: str, where: str) -> TextTower:
     known = host().things(TEXT_TOWERS)
     for kind in known.values():
-        tower = kind.load(target)
-        if tower is not None:
-            return tower
+        text_tower = kind.load(target)
+        if text_tower is not None:
+            return text_tower
     raise UnsupportedModelError(
         f"{target} is no dual encoder whose text tower can be read.",
         where=where,
@@ -124,8 +124,8 @@ def _loaded(target: str, where: str) -> TextTower:
     )
 
 
-def _place(tower: nn.Module, beside: nn.Module) -> None:
-    """Put a tower on the device of the vision tower, if that is on one."""
+def _place(text_tower: nn.Module, beside: nn.Module) -> None:
+    """Put a text tower on the device of the vision tower, if that is on one."""
     example = next(beside.parameters(), None)
     if example is not None and example.device.type != "meta":
-        tower.to(example.device)
+        text_tower.to(example.device)

@@ -16,7 +16,7 @@ from tokenprune.engine.llm.checks import feature_prefix, refuse_frames
 from tokenprune.engine.llm.question import Questions
 from tokenprune.engine.llm.sharing import prompts_of
 from tokenprune.engine.llm.state import MllmState
-from tokenprune.engine.llm.text_tower import tower_reader
+from tokenprune.engine.llm.text_tower_reader import text_tower_reader
 from tokenprune.engine.llm.words import Words
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
 
 
-class TowerSeam(Surroundings):
+class ProjectorSeam(Surroundings):
     """Encoder and pre-LLM stages of a model whose tokens can be followed through its projector.
 
     Args:
@@ -46,30 +46,30 @@ class TowerSeam(Surroundings):
 
     def __init__(self, owner: Attachment, adapter: MllmAdapter) -> None:
         self.owner, self.spec = owner, adapter.spec()
-        tower = choose_encoder(self.spec.tower)
-        if tower.spec().packed:
+        encoder = choose_encoder(self.spec.tower)
+        if encoder.spec().packed:
             raise UnsupportedModelError(
                 "the tower puts all pictures of a call into one sequence, which isn't followed "
                 "through the projector of this model.",
                 where=type(self.spec.tower).__name__,
                 remedy="Use a tower that reads every picture by itself.",
             )
-        self.encoder = encoder_runner(
-            owner, tower, tower.spec(), self, self.spec.used, self.spec.supplies
+        self.runner = encoder_runner(
+            owner, encoder, encoder.spec(), self, self.spec.used, self.spec.supplies
         )
-        self.prefix = feature_prefix(self.spec, self.encoder.spec)
-        refuse_frames(owner.plan, owner.stages, self.encoder.spec, self.prefix)
+        self.prefix = feature_prefix(self.spec, self.runner.spec)
+        refuse_frames(owner.plan, owner.stages, self.runner.spec, self.prefix)
         self.features, self.projected = split_at_projector(owner.stages_at("pre_llm"))
-        self.site = Site.behind(self.encoder.spec.used)
+        self.site = Site.behind(self.runner.spec.used)
         later = (*self.features, *self.projected)
         self.asked = wanted(later, self.site, Question)
         self.questions = Questions(adapter, self.spec)
-        self.reader = tower_reader(later, self.site, adapter, self.encoder.spec)
+        self.reader = text_tower_reader(later, self.site, adapter, self.runner.spec)
         self.words = Words(adapter, self.spec, later, self.site)
 
     def install(self, patches: Patches) -> None:
         """Override methods of tower and projector."""
-        self.encoder.install(patches)
+        self.runner.install(patches)
         patches.override(self.spec.projector, "forward", self._project)
 
     def videos(self, call: CallState, images: int, units: int) -> Videos | None:
@@ -129,7 +129,7 @@ class TowerSeam(Surroundings):
                 where="projector",
                 remedy=f"Call generate or forward of the model, with {self.spec.names.pictures}.",
             )
-        if self.encoder.layout.stages:
+        if self.runner.layout.stages:
             refuse_repeated("the projector", self.owner.model)
 
 
