@@ -20,7 +20,7 @@ from tokenprune.engine.patching import Patches
 from tokenprune.engine.report import Report, lines_of
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.engine.traffic import Traffic
-from tokenprune.errors import NotMeasuredError, UnsupportedCallError
+from tokenprune.errors import AlreadyAttachedError, NotMeasuredError, UnsupportedCallError
 from tokenprune.interface.trace import Trace
 from tokenprune.ops.flops import count_flops
 
@@ -105,7 +105,17 @@ class Attachment:
         return found
 
     def claim(self, *modules: nn.Module) -> None:
-        """Mark modules as carrying this plan, until `detach`."""
+        """Mark modules as carrying this plan, until `detach`.
+
+        Raises:
+            AlreadyAttachedError: one of them carries a plan; then none is marked.
+        """
+        for module in modules:
+            if module in ATTACHED:
+                raise AlreadyAttachedError(
+                    f"this {type(module).__name__} carries a plan already.",
+                    remedy="Call detach() on its handle first.",
+                )
         for module in modules:
             ATTACHED.add(module)
             self._claimed.append(module)

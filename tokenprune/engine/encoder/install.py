@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from torch import nn
-
-from tokenprune.engine.attachment import ATTACHED, Attachment
+from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.checks import (
     check_encoder_stages,
     refuse_blocks,
@@ -21,7 +19,6 @@ from tokenprune.engine.encoder.packed_runner import PackedRunner
 from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.surroundings import Surroundings
 from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
-from tokenprune.errors import AlreadyAttachedError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.signals import View
@@ -55,7 +52,7 @@ def encoder_runner(
         CheckpointError: learned tokens don't fit the encoder's width.
     """
     spec = spec if used is None else dataclasses.replace(spec, used=used)
-    claim(attachment, spec.entry)
+    attachment.claim(spec.entry)
     encoder_stages = attachment.stages_at("encoder")
     later = attachment.stages_at("pre_llm")
     grid = _checked_grid(encoder_stages, spec, around.side(None))
@@ -96,18 +93,3 @@ def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec, side: int)
         frames, height, width = spec.grid
         return frames, height // side, width // side
     return (1, 1, 2 * max(budgets))
-
-
-def claim(attachment: Attachment, *modules: nn.Module) -> None:
-    """Claim modules for an attachment.
-
-    Raises:
-        AlreadyAttachedError: one of them carries a plan.
-    """
-    for module in modules:
-        if module in ATTACHED:
-            raise AlreadyAttachedError(
-                f"this {type(module).__name__} carries a plan already.",
-                remedy="Call detach() on its handle first.",
-            )
-    attachment.claim(*modules)

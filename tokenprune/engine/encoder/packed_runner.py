@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.encoder.attention import BlockCall
-from tokenprune.engine.encoder.graphs import RUNNING
 from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.passes import EntryCall, in_pass
 from tokenprune.engine.encoder.runner import EncoderRunner
+from tokenprune.engine.encoder.running_call import RUNNING
 from tokenprune.engine.encoder.together import Decided, carry_out
 from tokenprune.engine.lines import flat, stacked
 from tokenprune.engine.patching import Patches

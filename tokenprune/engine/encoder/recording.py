@@ -20,8 +20,8 @@ from tokenprune.engine.call import CallState, Count, repeated
 from tokenprune.engine.capturing import CudaRecorder, Recorder, Replay
 from tokenprune.engine.copies import Copies
 from tokenprune.engine.encoder.as_recorded import AsRecorded
-from tokenprune.engine.encoder.given import Undescribed, described, replaced
 from tokenprune.engine.encoder.modes import modes, observed
+from tokenprune.engine.encoder.pass_arguments import Undescribed, described, replaced
 from tokenprune.engine.encoder.passes import EntryCall
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import ResolvedStage

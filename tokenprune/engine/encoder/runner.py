@@ -14,11 +14,11 @@ from torch import Tensor
 from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState, calling, compiled, current
 from tokenprune.engine.encoder.across_frames import reduce_across
-from tokenprune.engine.encoder.around import refuse_inside
 from tokenprune.engine.encoder.attention import BlockCall
-from tokenprune.engine.encoder.graphs import RUNNING, hand_in_running_call
+from tokenprune.engine.encoder.callers import refuse_inside
 from tokenprune.engine.encoder.passes import EntryCall, Pass, demand, in_pass, sound
 from tokenprune.engine.encoder.recording import Recording
+from tokenprune.engine.encoder.running_call import RUNNING, hand_in_running_call
 from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.encoder.surroundings import Surroundings

@@ -75,7 +75,7 @@ def untold(stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: MllmSpec)
     return ""
 
 
-def cached(stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: MllmSpec) -> set[int]:
+def layers_read(stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: MllmSpec) -> set[int]:
     """The layers whose attention is read."""
     return {
         _read(signal, stage, adapter, spec)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.lines import sent
-from tokenprune.engine.llm.ahead import Ahead
 from tokenprune.engine.llm.alike import Alike, Kind, Made
+from tokenprune.engine.llm.earlier_turns import EarlierTurns
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level, take
 from tokenprune.engine.llm.masks import behind, hide_behind, input_mask, narrow, within
@@ -59,7 +59,7 @@ class Flow:
         withheld: whether layers must not see position ids, see `MllmAdapter.ignores_positions`.
         past: length of the first layer's cache.
         behind: set in `continue` if the core makes masks, which it can't for a short cache.
-        ahead: set in `first` if a further turn of a chat runs behind earlier ones.
+        earlier: set in `first` if a further turn of a chat runs behind earlier ones.
         layer: the layer that ran last.
         alike: what layers were called with so far.
         added: rows `[B, T, D]` of the LLM's input that are added to what layers behind the first
@@ -75,7 +75,7 @@ class Flow:
     withheld: bool = True
     past: int = 0
     behind: Behind | None = None
-    ahead: Ahead | None = None
+    earlier: EarlierTurns | None = None
     layer: int = -1
     alike: Alike = field(default_factory=Alike)
     added: Mapping[int, Tensor] = field(default_factory=dict)
@@ -94,13 +94,13 @@ class Flow:
             return False
         if self._shortened and (self.withheld or self.windows):
             return False
-        if self.ahead is not None and self.windows and layer not in self.spec.flat_layers:
+        if self.earlier is not None and self.windows and layer not in self.spec.flat_layers:
             return False
         return self.behind is None and not self._hides_tail(layer)
 
     @property
     def _layouts(self) -> Sequence[Layout]:
-        return (self.layout,) if self.ahead is None else (self.ahead.layout, self.layout)
+        return (self.layout,) if self.earlier is None else (self.earlier.layout, self.layout)
 
     @property
     def _shortened(self) -> bool:
@@ -132,8 +132,8 @@ class Flow:
         windows, known = self.windows, self.behind
         window = windows[layer] if windows else None
         keys = known and (known.keys[layer], self._window(layer))
-        if self.ahead is not None and window is not None:
-            keys = self.ahead.keys[layer], window
+        if self.earlier is not None and window is not None:
+            keys = self.earlier.keys[layer], window
         cuts = tuple(id(one.cut_before(layer)) for one in self._layouts)
         return cuts, layer in self.spec.flat_layers, window, keys, self._hides_tail(layer)
 
@@ -156,9 +156,9 @@ class Flow:
         padding = self.flat or layer in self.spec.flat_layers
         if self.behind is not None and layer not in self.spec.flat_layers:
             return replace(left, mask=self._own_mask(self.behind, layer, call))
-        if self.ahead is not None and self.windows and layer not in self.spec.flat_layers:
+        if self.earlier is not None and self.windows and layer not in self.spec.flat_layers:
             level, window = self.layout.level(layer), self.windows[layer]
-            mask = self.ahead.within(layer, level, window, call.mask, flat=self.flat)
+            mask = self.earlier.within(layer, level, window, call.mask, flat=self.flat)
             return replace(left, mask=mask)
         cut = self.layout.shortened or self.layout.cut_before(layer) is not None
         if self.windows and not padding and cut:
@@ -186,8 +186,8 @@ class Flow:
             return replace(call, positions=None) if withheld else call
         level, goes_on = self.layout.counted(layer), self.mode == "continue"
         mask, flat = call.mask, layer in self.spec.flat_layers
-        if self.ahead is not None and not (flat or self.windows):
-            mask = self.ahead.narrow(layer, level, mask, flat=self.flat)
+        if self.earlier is not None and not (flat or self.windows):
+            mask = self.earlier.narrow(layer, level, mask, flat=self.flat)
         elif self._of_these(mask) and not (flat and goes_on):
             columns, valid = level.column, level.valid
             if goes_on and (mask is not None or level.padded):
@@ -200,7 +200,7 @@ class Flow:
 
     def _of_these(self, mask: Tensor | None) -> bool:
         """Whether a mask is of the LLM's input, and of no keys in front of that of a turn."""
-        if self.ahead is None:
+        if self.earlier is None:
             return self.behind is None
         return isinstance(mask, Tensor) and mask.shape[-1] == self.layout.entry.length
 
@@ -216,8 +216,8 @@ class Flow:
             if call.rotary[0].shape[-2] <= call.hidden.shape[1]:
                 return call.rotary
             columns, _ = self._columns_with_tail(level, call.hidden.shape[1])
-        elif self.ahead is not None and call.rotary[0].shape[-2] > self.layout.entry.length:
-            columns = self.ahead.columns(layer, level)
+        elif self.earlier is not None and call.rotary[0].shape[-2] > self.layout.entry.length:
+            columns = self.earlier.columns(layer, level)
         # queries are the survivors: pick their rows out of those of the LLM's input
         return tuple(take(part, columns) for part in call.rotary)
 
@@ -235,8 +235,8 @@ class Flow:
         if self.mode == "continue":
             return renumbered(call.positions, level.removed)
         removed = level.ahead
-        if self.ahead is not None:
-            removed = removed + self.ahead.layout.counted(layer).removed
+        if self.earlier is not None:
+            removed = removed + self.earlier.layout.counted(layer).removed
         return renumbered(call.positions, removed, level.column)
 
     def _own_mask(self, known: Behind, layer: int, call: LayerCall) -> Tensor | None:

@@ -17,11 +17,11 @@ from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.arrivals import Arrival, unseen
 from tokenprune.engine.llm.clips import as_clips
+from tokenprune.engine.llm.embedded_text import PROMPT_VIEWS, EmbeddedText
 from tokenprune.engine.llm.followed import blended, follow
 from tokenprune.engine.llm.sharing import prompts_of
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.units import Located, image_batches, image_of, left, replaced
-from tokenprune.engine.llm.words import TOLD, Words
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.engine.spreading import spread
@@ -57,8 +57,8 @@ class FeatureSeam:
         self.site = SITE if tower is None else tower.site
         if tower is None:
             for stage in self.stages:
-                refuse_signals(stage, [SITE], self.spec.supplies & TOLD, adapter)
-        self.words = Words(adapter, self.spec, self.stages, self.site)
+                refuse_signals(stage, [SITE], self.spec.supplies & PROMPT_VIEWS, adapter)
+        self.text = EmbeddedText(adapter, self.spec, self.stages, self.site)
 
     def install(self, patches: Patches) -> None:
         """Override the methods of the core that make features, and those of the towers."""
@@ -190,7 +190,7 @@ class FeatureSeam:
             located = Located.of(shown, bare=bare, device=features.device)
             prompts = prompts_of(state, self.spec, kind, images)
             batches = image_batches(here, located, features, call)
-            told = self.words.of(state, kind, images, features.device)
+            told = self.text.of(state, kind, images, features.device)
             for batch in batches:
                 batch.shared = {name: value[batch.rows] for name, value in told.items()}
             entered = [batch.hidden for batch in batches]

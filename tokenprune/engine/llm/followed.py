@@ -18,13 +18,14 @@ from torch import Tensor
 from tokenprune.engine.adapters import choose_encoder
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.checks import refuse_signals
-from tokenprune.engine.encoder.graphs import RUNNING
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.packed_state import PackedState
+from tokenprune.engine.encoder.running_call import RUNNING
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.encoder.surroundings import Surroundings
 from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
 from tokenprune.engine.llm.clips import require_frames
+from tokenprune.engine.llm.embedded_text import PROMPT_VIEWS
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.whole_arrivals import (
     arrived_tiled,
@@ -32,7 +33,6 @@ from tokenprune.engine.llm.whole_arrivals import (
     clips_of,
     pictures_of,
 )
-from tokenprune.engine.llm.words import TOLD
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import wanted
 from tokenprune.engine.videos import Videos, videos_of
@@ -68,7 +68,7 @@ class FollowedTower(Surroundings):
         encoder = choose_encoder(self.tower.module, self.tower.encoder)
         spec = encoder.spec()
         # which question belongs to a tile isn't told before the LLM
-        told = adapter.spec().supplies & TOLD
+        told = adapter.spec().supplies & PROMPT_VIEWS
         self.supplies = (spec.supplies - adapter.withholds - {TowerSpace}) | told
         for stage in owner.stages_at("pre_llm"):
             refuse_signals(stage, [self.site], self.supplies, adapter)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from tokenprune.engine.call import CallState, calling, current, current_state, stepping
 from tokenprune.engine.coupling import couple
-from tokenprune.engine.encoder.install import claim
 from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
 from tokenprune.engine.llm.features import FeatureSeam
 from tokenprune.engine.llm.fixed import Fixed, Step, begun
@@ -69,7 +68,7 @@ class MllmRunner:
         refuse_stages(owner.plan, owner.stages, self.spec)
         owner.stages = in_steps(owner.stages, len(self.spec.layers))
         owner.stages = couple(behind_dynamic(owner.stages), len(self.spec.layers))
-        claim(owner, owner.model, self.spec.core)
+        owner.claim(owner.model, self.spec.core)
         self.seam = (
             FeatureSeam(owner, adapter) if self.spec.modalities else ProjectorSeam(owner, adapter)
         )

@@ -13,11 +13,11 @@ from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.surroundings import Surroundings
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.checks import feature_prefix, refuse_frames
+from tokenprune.engine.llm.embedded_text import EmbeddedText
 from tokenprune.engine.llm.question import Questions
 from tokenprune.engine.llm.sharing import prompts_of
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.text_tower_reader import text_tower_reader
-from tokenprune.engine.llm.words import Words
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
 from tokenprune.engine.pre_llm.stages import count_left, image_batch, run_stages, whole_videos
@@ -65,7 +65,7 @@ class ProjectorSeam(Surroundings):
         self.asked = wanted(later, self.site, Question)
         self.questions = Questions(adapter, self.spec)
         self.reader = text_tower_reader(later, self.site, adapter, self.runner.spec)
-        self.words = Words(adapter, self.spec, later, self.site)
+        self.text = EmbeddedText(adapter, self.spec, later, self.site)
 
     def install(self, patches: Patches) -> None:
         """Override methods of tower and projector."""
@@ -104,8 +104,8 @@ class ProjectorSeam(Surroundings):
             with call.meter.stage("select"):
                 images = list(images_of(entered))
                 self.reader.add(state, entered, images, self.questions)
-        if self.words.asked:
-            told = self.words.of(state, "image", list(images_of(entered)), features.device)
+        if self.text.asked:
+            told = self.text.of(state, "image", list(images_of(entered)), features.device)
             entered.shared = {**entered.shared, **told}
         # pictures of this model are of one kind
         prompts = prompts_of(state, self.spec, next(iter(self.spec.placeholders)))

@@ -13,9 +13,9 @@ from uuid import uuid4
 from torch import Tensor
 
 from tokenprune.engine.call import CallState, current
-from tokenprune.engine.llm.ahead import Ahead
-from tokenprune.engine.llm.attending import cached, untold
+from tokenprune.engine.llm.attending import layers_read, untold
 from tokenprune.engine.llm.calls import Behind, Flow, Mode, continuation, shortened
+from tokenprune.engine.llm.earlier_turns import EarlierTurns
 from tokenprune.engine.llm.entry import Wanted, lay_out
 from tokenprune.engine.llm.fixed import Step
 from tokenprune.engine.llm.fixed_steps import FixedSteps
@@ -68,7 +68,7 @@ class LanguageRunner:
     ) -> None:
         self.owner, self.adapter, self.spec = owner, adapter, spec
         self.stages = {stage.site.layer: stage for stage in stages}
-        self.told = cached(stages, adapter, spec)
+        self.layers_read = layers_read(stages, adapter, spec)
         self.untold = untold(stages, adapter, spec)
         self.token = uuid4().hex
         self.numbering = numbering(owner.plan)
@@ -147,20 +147,20 @@ class LanguageRunner:
         old, new = self._in_cache(past, given), self._lay_out(call, state, given.embeds)
         front = in_front(old, new, past, state.given.mask)
         check_turn(self.spec, given, front, new, inside=bool(self.stages))
-        for layer in self.told:
+        for layer in self.layers_read:
             self.adapter.cached_heads(given.cache, layer)
         if front.entry.padded or new.entry.padded:
             check_maskless(self.spec, self.adapter.maskless())
         self.layers.reader.follow()
         compact, axes = self.numbering.compact_entry, self.spec.per_token
-        told = turn_call(front, new, given, compact=compact, axes=axes)
-        told, added = self.layers.taken_over(told)
+        short = turn_call(front, new, given, compact=compact, axes=axes)
+        short, added = self.layers.taken_over(short)
         flow = state.flow = self._flow(new, "first", 0)
         flow.added, keys = added, self._keys(given.cache) if self.spec.windows else ()
-        flow.ahead = Ahead(front, given.cache, keys)
+        flow.earlier = EarlierTurns(front, given.cache, keys)
         try:
             with self.adapter.heeding(given.cache):
-                outputs = run(told)
+                outputs = run(short)
             require_all(flow, len(self.spec.layers))
             self._count(call, state)
         except BaseException:

@@ -151,9 +151,9 @@ class SignalReader:
             return self.adapter.query_key(layer, projected(), rows(rotation))
 
         mask, cap = seen_by(self.adapter.seen(layer, call)), self.adapter.softcap(layer)
-        if flow.ahead is None:
+        if flow.earlier is None:
             return kind(heads, text, mask, cap)
-        front, behind = flow.ahead.layout.level(number), flow.ahead.cache
+        front, behind = flow.earlier.layout.level(number), flow.earlier.cache
         mask = None if mask is None else mask[..., front.length :]
 
         def keys() -> tuple[Tensor, Tensor]:

@@ -18,11 +18,11 @@ from tokenprune.interface.signals import PromptEmbeddings, PromptText, View, rea
 from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import MllmSpec
 
-TOLD: frozenset[type[View]] = frozenset({PromptEmbeddings})
+PROMPT_VIEWS: frozenset[type[View]] = frozenset({PromptEmbeddings})
 """What stages in front of the LLM can be told of a prompt, whatever its pictures came through."""
 
 
-class Words:
+class EmbeddedText:
     """Signals of the prompts' embedded text, if a stage asks for some.
 
     Args:

@@ -18,7 +18,7 @@ from tokenprune.engine.llm.masks import narrow, within
 
 
 @dataclass(frozen=True)
-class Ahead:
+class EarlierTurns:
     """Earlier turns, and the text behind them.
 
     Attributes:
