@@ -63,11 +63,10 @@ def encoder_runner(
     for stage in encoder_stages:
         refuse_signals(stage, layout.sites_of(stage), spec.supplies, adapter)
     refuse_doubles(later, spec.used)
-    site = Site.behind(spec.used)
+    site, packed = Site.behind(spec.used), isinstance(adapter, PackedEncoderAdapter)
     for stage in later:
-        behind = len(spec.blocks) > spec.used and not isinstance(adapter, PackedEncoderAdapter)
         refuse_signals(stage, [site], spec.supplies | given, adapter)
-        refuse_blocks(stage, site, behind=behind)
+        refuse_blocks(stage, site, behind=len(spec.blocks) > spec.used and not packed)
     runner: EncoderRunner
     if isinstance(adapter, PackedEncoderAdapter):
         for stage in encoder_stages:

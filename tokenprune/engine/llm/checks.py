@@ -149,11 +149,16 @@ def decoder_stages(
     stages: Sequence[ResolvedStage],
     spec: MllmSpec,
     adapter: MllmAdapter,
-    encoder: EncoderRunner | None,
+    runner: EncoderRunner | None,
 ) -> list[DecoderStage]:
     """The decoder stages, each at its layer, with budgets checked for one image.
 
-    Without an encoder, pictures may have any size, and budgets are checked for each as it comes.
+    Args:
+        stages: the plan's.
+        spec: the model as data.
+        adapter: the model's family.
+        runner: of an encoder whose pictures have one size; None where they may have any, and
+            budgets are checked for each as it comes.
 
     Raises:
         LayerError: there is no such layer, the stages overlap, a strategy reads the layer before
@@ -181,30 +186,31 @@ def decoder_stages(
                 remedy="Give tokens per image or a ratio.",
             )
         site = Site("decoder", layer, count)
-        if layer in spec.fixed_layers:
-            raise LayerError(
-                spec.fixed_layers[layer],
-                where=f"{stage.where}.layer",
-                remedy=_free_layers(spec),
-            )
-        refuse_signals(stage, [site], spec.supplies, adapter)
-        if stage.plan.keep_text is not None and spec.special_ids is None:
-            raise UnsupportedModelError(
-                f"the adapter {adapter.name} doesn't tell which tokens are special, so text can't "
-                "be pruned.",
-                where=f"{stage.where}.keep_text",
-                remedy="Remove 'keep_text', or set MllmSpec.special_ids in the adapter.",
-            )
-        found.append(DecoderStage(stage, site, place, keeps, layers, fixed, encoder is None))
+        _refuse_at(stage, site, spec, adapter)
+        found.append(DecoderStage(stage, site, place, keeps, layers, fixed, runner is None))
     refuse_unread(found, adapter, spec)
-    if encoder is not None:
-        _check_budgets(found, _arrivals(early, encoder), encoder.spec.grid)
+    if runner is not None:
+        _check_budgets(found, _arrivals(early, runner), runner.spec.grid)
     return found
 
 
-def _free_layers(spec: MllmSpec) -> str:
-    free = [str(layer) for layer in range(len(spec.layers)) if layer not in spec.fixed_layers]
-    return f"Layers that can be pruned in front of: {', '.join(free)}."
+def _refuse_at(stage: ResolvedStage, site: Site, spec: MllmSpec, adapter: MllmAdapter) -> None:
+    """Refuse a stage in front of a layer where the model can't give what it needs."""
+    if site.layer in spec.fixed_layers:
+        free = [str(layer) for layer in range(site.layers) if layer not in spec.fixed_layers]
+        raise LayerError(
+            spec.fixed_layers[site.layer],
+            where=f"{stage.where}.layer",
+            remedy=f"Layers that can be pruned in front of: {', '.join(free)}.",
+        )
+    refuse_signals(stage, [site], spec.supplies, adapter)
+    if stage.plan.keep_text is not None and spec.special_ids is None:
+        raise UnsupportedModelError(
+            f"the adapter {adapter.name} doesn't tell which tokens are special, so text can't "
+            "be pruned.",
+            where=f"{stage.where}.keep_text",
+            remedy="Remove 'keep_text', or set MllmSpec.special_ids in the adapter.",
+        )
 
 
 def _check_budgets(stages: Sequence[DecoderStage], arrivals: int, grid: Grid) -> None:
@@ -215,18 +221,18 @@ def _check_budgets(stages: Sequence[DecoderStage], arrivals: int, grid: Grid) ->
         present = keep if stage.stage.strategy.length == "planned" else present
 
 
-def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
+def _arrivals(early: Sequence[ResolvedStage], runner: EncoderRunner) -> int:
     """Visual tokens of one image of the default grid at the LLM's input, at most.
 
     Raises:
         BudgetError: a pre-LLM stage can't keep what the plan says.
     """
-    count = math.prod(encoder.spec.grid)
-    encoder_stages = encoder.layout.stages
+    count = math.prod(runner.spec.grid)
+    encoder_stages = runner.layout.stages
     if not (encoder_stages and placement(encoder_stages[-1].strategy, "encoder").restores):
-        count = encoder.layout.kept(count)
+        count = runner.layout.kept(count)
     for stage in early:
         keep = stage.keep(count)
-        stage.check(Site.behind(encoder.spec.used), count, keep, encoder.spec.grid)
+        stage.check(Site.behind(runner.spec.used), count, keep, runner.spec.grid)
         count = keep if stage.strategy.length == "planned" else count
     return count
