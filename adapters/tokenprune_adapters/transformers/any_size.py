@@ -13,8 +13,7 @@ from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, text, without
-from tokenprune_adapters.transformers import packed_names
-from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers import packed_names, vit_names
 from tokenprune_adapters.transformers.attention_functions import loops
 from tokenprune_adapters.transformers.halves import HalvedBlocks
 from tokenprune_adapters.transformers.packed import NOMINAL, SegmentedRows
@@ -44,7 +43,7 @@ class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
             prefix=0,
             class_token=False,
             grid=NOMINAL,
-            width=compat.width(self.vision) * self.members,
+            width=vit_names.width(self.vision) * self.members,
             packed=True,
         )
 
@@ -80,7 +79,7 @@ class SegmentedAdapter(SegmentedRows, AnySizeAdapter):
     def loops(self, block: nn.Module) -> bool:
         """Whether its attention does, without dropout and with nothing hung on it."""
         attentions = self._attentions.get(block, ())
-        dropout = block.training and compat.attention_dropout(block, self._block)
+        dropout = block.training and vit_names.attention_dropout(block, self._block)
         if dropout or not attentions:
             return False
         return all(loops(attention, self._functions) for attention in attentions)

@@ -13,7 +13,7 @@ from tokenprune.interface.calls import Arguments, Given
 from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, require_exact
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import collecting_names as collecting
-from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers import vit_names
 from tokenprune_adapters.transformers.attention_functions import functions, refuse_registered
 from tokenprune_adapters.transformers.vit_family_names import CLIP, VisionNames
 
@@ -38,19 +38,19 @@ class HalvedBlocks(EncoderAdapter):
         """
         super().__init__(model)
         self.vision: nn.Module = self._vision()
-        self.argument_names = compat.argument_names(self.vision)
-        self.blocks = compat.blocks(self.vision, self.names)
+        self.argument_names = vit_names.argument_names(self.vision)
+        self.blocks = vit_names.blocks(self.vision, self.names)
         self._attentions: dict[nn.Module, list[nn.Module]] = {}
         for number, block in enumerate(self.blocks):
             where = f"{type(model).__name__}, block {number}"
             require_exact(block, where, self.block_classes, {})
-            self._attentions[block] = compat.attentions(block, self.names)
+            self._attentions[block] = vit_names.attentions(block, self.names)
             for attention in self._attentions[block]:
                 require_exact(attention, f"{where}, attention", self.attention_classes, {})
-            self._block = compat.block_names(block, where, self.names)
+            self._block = vit_names.block_names(block, where, self.names)
         self._first = self._attentions[self.blocks[0]] if len(self.blocks) else []
         self._functions = functions(self._first[0]) if self._first else {}
-        check_library("transformers", compat.relied_on(self.vision, self.names))
+        check_library("transformers", vit_names.relied_on(self.vision, self.names))
 
     def _vision(self) -> nn.Module:
         """The module that runs the blocks."""
@@ -65,11 +65,11 @@ class HalvedBlocks(EncoderAdapter):
         """
         for attention in self._first:  # also where a compiler runs this call as it is
             refuse_registered(attention, self.vision, self._functions)
-        given = compat.argument(self.argument_names, compat.MAPS, args, kwargs)
+        given = vit_names.argument(self.argument_names, vit_names.MAPS, args, kwargs)
         configs = (getattr(self.vision, "config", None), getattr(self.model, "config", None))
-        if given is None and any(getattr(one, compat.MAPS, False) for one in configs):
-            return f"config.{compat.MAPS}"
-        return compat.MAPS if given else None
+        if given is None and any(getattr(one, vit_names.MAPS, False) for one in configs):
+            return f"config.{vit_names.MAPS}"
+        return vit_names.MAPS if given else None
 
     def own_hook(self, hook: Callable[..., Any]) -> bool:
         """Whether a hook collects states for the outputs of a call."""
@@ -96,14 +96,14 @@ class HalvedBlocks(EncoderAdapter):
                 refuse_unrun(attention, block)
                 refuse_registered(attention, block, self._functions)
         if block.training:
-            active = compat.attention_dropout(block, self._block)
+            active = vit_names.attention_dropout(block, self._block)
             refuse_dropout(active, self.vision, "Set the config's attention dropout to 0")
-        return compat.heads(block, self._block, hidden)
+        return vit_names.heads(block, self._block, hidden)
 
     def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
         """Output projection, scale and residual: `[B, T, D]`, `[B, H, T, d]` -> `[B, T, D]`."""
-        return compat.join(block, self._block, hidden, attended)
+        return vit_names.join(block, self._block, hidden, attended)
 
     def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
         """Second norm, MLP, scale and residual: `[B, T, D]` -> `[B, T, D]`."""
-        return compat.feed_forward(block, self._block, hidden)
+        return vit_names.feed_forward(block, self._block, hidden)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.signals import BLOCK_VIEWS, View
 from tokenprune.interface.specs import Demand
-from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers import vit_names
 from tokenprune_adapters.transformers.vit import HfVitAdapter
 from tokenprune_adapters.transformers.vit_family_names import IDEFICS3, VisionNames
 
@@ -41,7 +41,7 @@ class Idefics3VisionAdapter(HfVitAdapter):
     def demands(self, args: tuple[Any, ...], kwargs: Arguments) -> Sequence[Demand]:
         """The mask over patches hides none of them."""
         name = self.names.takes[1]
-        mask = compat.argument(self.argument_names, name, args, kwargs)
+        mask = vit_names.argument(self.argument_names, name, args, kwargs)
         if mask is None:
             return ()
         problem = f"'{name}' hides patches: the pictures of this call are padded."

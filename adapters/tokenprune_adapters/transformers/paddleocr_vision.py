@@ -11,8 +11,7 @@ from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers, without
-from tokenprune_adapters.transformers import packed_names
-from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers import packed_names, vit_names
 from tokenprune_adapters.transformers.any_size import SegmentedAdapter
 from tokenprune_adapters.transformers.packed_names import BORDERS, LONGEST
 from tokenprune_adapters.transformers.vit_family_names import PADDLEOCR, VisionNames
@@ -38,7 +37,7 @@ class PaddleOcrVisionAdapter(SegmentedAdapter):
     last_norm: ClassVar[str] = "post_layernorm"
 
     def _vision(self) -> nn.Module:
-        found: nn.Module = compat.vision_module(self.model, self.names)
+        found: nn.Module = vit_names.vision_module(self.model, self.names)
         return found
 
     def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:

@@ -11,7 +11,7 @@ from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.signals import BLOCK_VIEWS, View
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import Demand
-from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers import vit_names
 from tokenprune_adapters.transformers.vit import HfVitAdapter
 from tokenprune_adapters.transformers.vit_family_names import PATCHES
 
@@ -56,13 +56,13 @@ class SiglipAdapter(HfVitAdapter):
     @property
     def takes_patches(self) -> bool:
         """Whether this is SigLIP 2, which is given patches instead of pictures."""
-        return compat.takes_patches(self.vision)
+        return vit_names.takes_patches(self.vision)
 
     def call_grid(self, args: tuple[Any, ...], kwargs: Arguments) -> Grid:
         """The grid of the given pictures; `demands` holds them to one shape."""
         if not self.takes_patches:
             return super().call_grid(args, kwargs)
-        shapes = compat.argument(self.argument_names, PATCHES[2], args, kwargs)
+        shapes = vit_names.argument(self.argument_names, PATCHES[2], args, kwargs)
         height, width = shapes[0].tolist()
         return (1, height, width)
 
@@ -71,7 +71,7 @@ class SiglipAdapter(HfVitAdapter):
         if not self.takes_patches:
             return ()
         patches, mask, shapes = (
-            compat.argument(self.argument_names, name, args, kwargs) for name in PATCHES
+            vit_names.argument(self.argument_names, name, args, kwargs) for name in PATCHES
         )
         even = (shapes == shapes[:1]).all() & (shapes[0].prod() == patches.shape[1])
         if mask is not None:
@@ -98,7 +98,7 @@ class SiglipAdapter(HfVitAdapter):
         if not self.takes_patches:
             return None
         # the classifier divides by the unpruned mask's sum
-        return int(compat.argument(self.argument_names, "pixel_values", args, kwargs).shape[1])
+        return int(vit_names.argument(self.argument_names, "pixel_values", args, kwargs).shape[1])
 
 
 def _unmasked(original: Callable[..., Any], hidden_state: Tensor, *_: Any, **__: Any) -> Any:

@@ -13,7 +13,7 @@ from tokenprune.interface.calls import Arguments
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
-from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers import vit_names
 from tokenprune_adapters.transformers.halves import HalvedBlocks
 
 
@@ -43,15 +43,15 @@ class HfVitAdapter(HalvedBlocks):
             entry=self.vision,
             blocks=self.blocks,
             used=len(self.blocks),
-            prefix=int(self.class_token) + compat.registers(self.vision),
+            prefix=int(self.class_token) + vit_names.registers(self.vision),
             class_token=self.class_token,
-            grid=(1, *compat.default_grid(self.vision)),
-            width=compat.width(self.vision),
+            grid=(1, *vit_names.default_grid(self.vision)),
+            width=vit_names.width(self.vision),
             paired=self.paired,
         )
 
     def _vision(self) -> nn.Module:
-        found: nn.Module = compat.vision_module(self.model, self.names)
+        found: nn.Module = vit_names.vision_module(self.model, self.names)
         return found
 
     def spec(self) -> EncoderSpec:
@@ -64,17 +64,17 @@ class HfVitAdapter(HalvedBlocks):
         Raises:
             UnsupportedCallError: the call carries an attention mask.
         """
-        if compat.argument(self.argument_names, "attention_mask", args, kwargs) is not None:
+        if vit_names.argument(self.argument_names, "attention_mask", args, kwargs) is not None:
             raise UnsupportedCallError(
                 "an attention mask over the patches was passed, which a pruned encoder can't"
                 " follow.",
                 where=type(self.vision).__name__,
                 remedy="Call the model without attention_mask for its pictures.",
             )
-        pixels = compat.argument(self.argument_names, "pixel_values", args, kwargs)
+        pixels = vit_names.argument(self.argument_names, "pixel_values", args, kwargs)
         if pixels is None:
             return self._spec.grid
-        height, width = compat.patch_size(self.vision)
+        height, width = vit_names.patch_size(self.vision)
         return (1, pixels.shape[-2] // height, pixels.shape[-1] // width)
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
