@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tokenprune.engine.images import ImageTokens, by_row
-from tokenprune.engine.llm.calls import Flow, shortened
+from tokenprune.engine.llm.calls import shortened
 from tokenprune.engine.llm.cut import Cut
+from tokenprune.engine.llm.flow import Flow
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level, shorten, spread, take, whole
 from tokenprune.engine.llm.masks import input_mask, narrow

@@ -19,7 +19,7 @@ from tokenprune import ScoreStrategy, StrategyParams, Tokens
 from tokenprune.engine import attachment, call, images, stages
 from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.engine.encoder import state as encoder_state
-from tokenprune.engine.llm import calls, entry, projector_seam, rows
+from tokenprune.engine.llm import entry, flow, projector_seam, rows
 from tokenprune.engine.llm import model as mllm
 from tokenprune.engine.llm import runner as language
 from tokenprune.engine.patching import Patches
@@ -51,12 +51,12 @@ def shifted_index(patch: pytest.MonkeyPatch) -> None:
 
 def lost_mask(patch: pytest.MonkeyPatch) -> None:
     """Layers aren't told about padding."""
-    original = calls.Flow.layer_call
+    original = flow.Flow.layer_call
 
     def layer_call(self: Any, *args: Any) -> Any:
         return replace(original(self, *args), mask=None)
 
-    patch.setattr(calls.Flow, "layer_call", layer_call)
+    patch.setattr(flow.Flow, "layer_call", layer_call)
 
 
 def late_mask(patch: pytest.MonkeyPatch) -> None:

@@ -143,10 +143,9 @@ class TimmVitAdapter(EncoderAdapter):
     def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Rotary rows of all patches become those of the ones left."""
         rope = kwargs.get(vit_names.ROTARY)
-        return args, kwargs if rope is None else {
-            **kwargs,
-            vit_names.ROTARY: vit_names.cut(rope, index),
-        }
+        if rope is None:
+            return args, kwargs
+        return args, {**kwargs, vit_names.ROTARY: vit_names.cut(rope, index)}
 
     def rotate(
         self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from tokenprune.engine.call import CallState, current, current_state
-from tokenprune.engine.llm.calls import Flow
 from tokenprune.engine.llm.cut import cut, waiting
 from tokenprune.engine.llm.fixed import Step
 from tokenprune.engine.llm.fixed_steps import FixedSteps
+from tokenprune.engine.llm.flow import Flow
 from tokenprune.engine.llm.level import new_slots, take
 from tokenprune.engine.llm.refusals import check_maskless
 from tokenprune.engine.llm.signals import SignalReader

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.llm.attending import layers_read, untold
-from tokenprune.engine.llm.calls import Behind, Flow, Mode, continuation, shortened
+from tokenprune.engine.llm.calls import continuation, shortened
 from tokenprune.engine.llm.earlier_turns import EarlierTurns
 from tokenprune.engine.llm.entry import Wanted, lay_out
 from tokenprune.engine.llm.fixed import Step
 from tokenprune.engine.llm.fixed_steps import FixedSteps
+from tokenprune.engine.llm.flow import Behind, Flow, Mode
 from tokenprune.engine.llm.layer_runner import LayerRunner, require_all
 from tokenprune.engine.llm.layout import Layout, continued, trim_caches
 from tokenprune.engine.llm.refusals import (

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tokenprune.engine.call import current_state
 from tokenprune.engine.llm.attending import attending
-from tokenprune.engine.llm.calls import Flow
+from tokenprune.engine.llm.flow import Flow
 from tokenprune.engine.llm.masks import seen_by
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState

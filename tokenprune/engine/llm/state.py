@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tokenprune.engine.call import CallState
 from tokenprune.engine.images import ImageTokens
-from tokenprune.engine.llm.calls import Flow
 from tokenprune.engine.llm.cut import Rows, moved
+from tokenprune.engine.llm.flow import Flow
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.interface.calls import LayerCall, PromptCall
