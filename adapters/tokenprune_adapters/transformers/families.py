@@ -27,7 +27,7 @@ from tokenprune.interface.specs import MllmSpec, Modality
 from tokenprune.interface.versions import installed
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
-from tokenprune_adapters.transformers import deepstack, llm_layers
+from tokenprune_adapters.transformers import deepstack, layer_configs
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.family_pictures import FamilyPictures
 from tokenprune_adapters.transformers.family_rows import Family, Pictures
@@ -165,9 +165,9 @@ class FamilyAdapter(FamilyPictures):
         }
         followed = [one.tower for one in family.pictures.values() if one.tower is not None]
         config = language.config
-        depths = llm_layers.depths(model.config)
-        windows = llm_layers.windows(config)
-        linear = llm_layers.linear(config)
+        depths = layer_configs.depths(model.config)
+        windows = layer_configs.windows(config)
+        linear = layer_configs.linear(config)
         full = [number for number in range(len(layers)) if number not in linear]
         return MllmSpec(
             core=core,
@@ -184,20 +184,20 @@ class FamilyAdapter(FamilyPictures):
             refused_generation=names.REFUSED_GENERATION,
             refused_methods=names.REFUSED_METHODS,
             per_token={**family.per_token, **(deepstack.axes(depths) if depths else {})},
-            window=llm_layers.window(config, windows, flat=self.padding_masks()),
+            window=layer_configs.window(config, windows, flat=self.padding_masks()),
             windows=windows,
             joins=family.joins,
             masks=family.masks,
             base=full[0],
-            chooses=llm_layers.chooses(config),
+            chooses=layer_configs.chooses(config),
             partial=bool(self._whole()),
             placed=family.placed,
             injections=(deepstack.METHOD,) if depths else (),
             flat_layers=frozenset(linear),
-            renumbers=llm_layers.renumbers(config, apart=family.apart),
-            fixed_layers=llm_layers.fixed(config),
+            renumbers=layer_configs.renumbers(config, apart=family.apart),
+            fixed_layers=layer_configs.fixed(config),
             special_ids=self._special_ids({one.placeholder_id for one in modalities.values()}),
-            sound_ids=llm_layers.sound_ids(model.config),
+            sound_ids=layer_configs.sound_ids(model.config),
             prepares=names.PREPARES if hasattr(model, names.PREPARES) else None,
         )
 
@@ -221,7 +221,7 @@ class FamilyAdapter(FamilyPictures):
         return next(int(value) for value in found if value is not None)
 
     def _special_ids(self, placeholders: set[int]) -> frozenset[int]:
-        return frozenset({*llm_layers.special_ids(self.model), *placeholders})
+        return frozenset({*layer_configs.special_ids(self.model), *placeholders})
 
     def _relied_on(self) -> list[Relied]:
         """The methods that the engine overrides or calls, with the arguments it reads or sets."""

@@ -21,7 +21,7 @@ from tokenprune.interface.signals import PromptEmbeddings, View
 from tokenprune.interface.specs import MllmSpec
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.signatures import Relied
-from tokenprune_adapters.transformers import deepstack, packing
+from tokenprune_adapters.transformers import deepstack, stitching
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.families import Family, FamilyAdapter, Pictures
 from tokenprune_adapters.transformers.picture_places import Features, tiles_of_side
@@ -127,5 +127,5 @@ class Granite4VisionAdapter(FamilyAdapter):
         return [
             *super()._relied_on(),
             Relied(self.spec().language_model, "forward", (MARKS, ROWS)),
-            Relied(self.core, packing.METHOD),
+            Relied(self.core, stitching.METHOD),
         ]

@@ -9,7 +9,7 @@ from torch import nn
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.specs import MllmSpec
 from tokenprune_adapters.shared.signatures import Relied, check_library
-from tokenprune_adapters.transformers import llm_layers
+from tokenprune_adapters.transformers import layer_configs
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.family_towers import LAYERS, STRATEGY
 from tokenprune_adapters.transformers.layers import check_types, layers_of
@@ -63,7 +63,7 @@ class LlavaAdapter(TransformersMllm):
         core, language = model.model, self._language
         layer, strategy = getattr(model.config, LAYER), getattr(model.config, STRATEGY)
         placeholder, text = int(model.config.image_token_id), model.config.get_text_config()
-        windows = llm_layers.windows(language.config)
+        windows = layer_configs.windows(language.config)
         return MllmSpec(
             core=core,
             tower=core.vision_tower,
@@ -81,11 +81,11 @@ class LlavaAdapter(TransformersMllm):
             refused_generation=names.REFUSED_GENERATION,
             refused_methods=names.REFUSED_METHODS,
             first_id=getattr(text, "bos_token_id", None),
-            window=llm_layers.window(language.config, windows, flat=self.padding_masks()),
+            window=layer_configs.window(language.config, windows, flat=self.padding_masks()),
             windows=windows,
-            renumbers=llm_layers.renumbers(language.config, apart=False),
+            renumbers=layer_configs.renumbers(language.config, apart=False),
             # other tokens of a chat template are known to the tokenizer only
-            special_ids=llm_layers.special_ids(model) | {placeholder},
+            special_ids=layer_configs.special_ids(model) | {placeholder},
             prepares=names.PREPARES if hasattr(model, names.PREPARES) else None,
         )
 

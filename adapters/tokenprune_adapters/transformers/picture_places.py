@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenprune.interface.calls import Arguments
 from tokenprune.interface.places import Places, Span
 from tokenprune.interface.sites import Grid
-from tokenprune_adapters.transformers import packing, unit_sides
+from tokenprune_adapters.transformers import stitching, unit_sides
 
 Features = Sequence[Tensor]
 Read = Callable[[Any, Arguments, Features], list[Places]]
@@ -103,7 +103,7 @@ def packed_by(name: str, sides: str) -> Read:
 def sized(core: Any, given: Arguments, features: Features) -> list[Places]:
     """Sizes in pixels, of which a square makes a unit."""
     unit = core.config.vision_config.patch_size * core.config.spatial_merge_size
-    return [Places((1, h // unit, w // unit)) for h, w in packing.sizes_of(given)]
+    return [Places((1, h // unit, w // unit)) for h, w in stitching.sizes_of(given)]
 
 
 def shaped(core: Any, given: Arguments, features: Features) -> list[Places]:
@@ -140,7 +140,7 @@ def patched(core: Any, given: Arguments, features: Features) -> list[Places]:
     """Sizes in pixels, or pictures that fill their tensor, of which every patch is a unit."""
     side, pixels, sizes = core.config.vision_config.patch_size, given["pixel_values"], None
     if given.get("image_sizes") is not None:
-        sizes = packing.sizes_of(given)
+        sizes = stitching.sizes_of(given)
     pairs = [pixels.shape[-2:]] * len(pixels) if sizes is None else sizes
     return [Places((1, int(h) // side, int(w) // side)) for h, w in pairs]
 
@@ -157,15 +157,15 @@ def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
 def tiles_of_side(core: Any, given: Arguments, side: int) -> list[Places]:
     """The same of tiles that are squares of units, `side` along each side."""
     base, found = side**2, list[Places]()
-    for tiles, sources in packing.sources(core, given, base):
+    for tiles, sources in stitching.sources(core, given, base):
         others: dict[int, Span | None] = {}
         # the base tile has no newline, unless it is all there is
         start = base if tiles > 1 else 0
-        for end in (sources == packing.NEWLINE).nonzero()[:, 0].tolist():
+        for end in (sources == stitching.NEWLINE).nonzero()[:, 0].tolist():
             others[end] = (start, end)
             start = end + 1
-        units = sources[sources != packing.NEWLINE]
-        blended = bool((units == packing.BLENDED).any())
+        units = sources[sources != stitching.NEWLINE]
+        blended = bool((units == stitching.BLENDED).any())
         parts: list[tuple[int, int]] = []
         if tiles > 1:
             parts = [(side, side), (len(others), (len(sources) - base) // len(others) - 1)]
@@ -178,9 +178,9 @@ def tiles_of_side(core: Any, given: Arguments, side: int) -> list[Places]:
 def resized(core: Any, given: Arguments) -> str | None:
     """Why a token of tiled pictures shows several patches; None if none does."""
     vision = core.config.vision_config
-    arranged = packing.sources(core, given, (vision.image_size // vision.patch_size) ** 2)
-    for (_, sources), (high, wide) in zip(arranged, packing.sizes_of(given), strict=True):
-        if bool((sources == packing.BLENDED).any()):
+    arranged = stitching.sources(core, given, (vision.image_size // vision.patch_size) ** 2)
+    for (_, sources), (high, wide) in zip(arranged, stitching.sizes_of(given), strict=True):
+        if bool((sources == stitching.BLENDED).any()):
             most = given.get("vision_aspect_ratio") or core.config.vision_aspect_ratio
             return (
                 f"one of {high} x {wide} pixels has more tiles than '{most}' allows, so its map is "

@@ -11,7 +11,7 @@ from torch import Tensor
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.errors.words import indefinite
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune_adapters.transformers import llm_layers
+from tokenprune_adapters.transformers import layer_configs
 from tokenprune_adapters.transformers import llm_names as names
 
 STEP = 64
@@ -169,7 +169,7 @@ class StaticCaches(MllmAdapter):
 
     def _source(self, layer: int) -> int:
         """The layer whose keys a layer reads."""
-        return llm_layers.source(self._config_of_llm, layer)
+        return layer_configs.source(self._config_of_llm, layer)
 
 
 def _with_keys(layer: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenprune.errors import PlanError, UnsupportedModelError
 from tokenprune.plan import Plan, load_plan
-from tokenprune_adapters.transformers import llm_layers
+from tokenprune_adapters.transformers import layer_configs
 from tokenprune_adapters.vllm.frames import next_video
 from tokenprune_adapters.vllm.grids import grids
 from tokenprune_adapters.vllm.names import PLAN, UNSERVED, WINDOWS
@@ -84,7 +84,7 @@ def served_plan(config: Any, plan: Any = None) -> ServedPlan:
     served = FAMILIES[config.model_type](config, load_plan(given))
     # without masks that could be cut, every window is counted in places of the prompt
     llm = getattr(config, "thinker_config", config).text_config
-    if served.plan.stages and llm_layers.window(llm, (), flat=False) is not None:
+    if served.plan.stages and layer_configs.window(llm, (), flat=False) is not None:
         raise UnsupportedModelError(
             f"{WINDOWS}.",
             where="config.text_config",

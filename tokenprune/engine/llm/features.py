@@ -16,7 +16,6 @@ from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.arrivals import Arrival, unseen
-from tokenprune.engine.llm.clips import as_clips
 from tokenprune.engine.llm.embedded_text import PROMPT_VIEWS, EmbeddedText
 from tokenprune.engine.llm.followed import blended, follow
 from tokenprune.engine.llm.sharing import prompts_of
@@ -25,6 +24,7 @@ from tokenprune.engine.llm.units import Located, image_batches, image_of, left, 
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.engine.spreading import spread
+from tokenprune.engine.videos import as_videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import Arguments
@@ -95,7 +95,7 @@ class FeatureSeam:
             shown = self.adapter.whole_pictures(kind, shown, state.given.ids)
             if self.owner.plan.images == "frames":
                 placeholder = self.spec.placeholders[kind]
-                shown = as_clips(shown, state.ids(self.spec), placeholder, self.spec.names)
+                shown = as_videos(shown, state.ids(self.spec), placeholder, self.spec.names)
             if self.owner.plan.separators == "keep":
                 shown = [places.fixed() for places in shown]
             if not self.owner.stages:

@@ -24,7 +24,6 @@ from tokenprune.engine.encoder.running_call import RUNNING
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.encoder.surroundings import Surroundings
 from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
-from tokenprune.engine.llm.clips import require_frames
 from tokenprune.engine.llm.embedded_text import PROMPT_VIEWS
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.whole_arrivals import (
@@ -35,7 +34,7 @@ from tokenprune.engine.llm.whole_arrivals import (
 )
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import wanted
-from tokenprune.engine.videos import Videos, videos_of
+from tokenprune.engine.videos import Videos, require_frames, videos_of
 from tokenprune.errors import PictureWarning, UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import Arguments
