@@ -11,7 +11,7 @@ from tokenprune_strategies.tome import ToMe
 
 import tokenprune
 from tests import models, towers
-from tests.contract.cases import ENCODER_STAGES, ENCODERS, KEEP, Encoder, attached
+from tests.contract.cases import ENCODER_STAGES, ENCODERS, KEEP, MERGING, Encoder, attached
 from tests.contract.compiling import assert_one, assert_same, one_graph, small_llava
 from tests.mllm.calls import SHORT, inputs
 from tokenprune.errors import NotMeasuredError
@@ -49,12 +49,26 @@ def called(model: Any, encoder: str) -> Any:
     return model.get_image_features if encoder in WHOLE_TOWERS else model
 
 
-@pytest.mark.parametrize("stage", ENCODER_STAGES)
+def one_behind_the_other() -> dict[str, list[dict[str, Any]]]:
+    """Every strategy in a plan: those that merge in one, those that drop in one, a block for each.
+
+    One that says in which block it acts has a plan of its own.
+    """
+    found: dict[str, list[dict[str, Any]]] = {"merging": [], "dropping": []}
+    for name, stage in ENCODER_STAGES.items():
+        kind = name if "layer" in stage else "merging" if name in MERGING else "dropping"
+        before = found.setdefault(kind, [])
+        left = models.PATCHES - 3 * (1 + len(before))
+        before.append({"at": "encoder", "layer": len(before), "keep": left, **stage})
+    return found
+
+
+@pytest.mark.parametrize("kind", one_behind_the_other())
 @torch.no_grad()
-def test_every_static_strategy_is_one_graph_and_gives_the_same(stage: str) -> None:
-    acting = {"layer": 0, **ENCODER_STAGES[stage]}
-    model, pictures = built("clip-vision", acting["layer"] + 2), models.pixels(2)
-    with attached(model, acting, keep=KEEP + 4):
+def test_every_static_strategy_is_one_graph_and_gives_the_same(kind: str) -> None:
+    stages = one_behind_the_other()[kind]
+    model, pictures = built("clip-vision", stages[-1]["layer"] + 2), models.pixels(2)
+    with tokenprune.attach(model, plan(*stages)):
         compiled, counter = one_graph(model)
         for given in (pictures, pictures.flip(-1)):  # traced, then from the cache
             assert_same(compiled(given), model(given))

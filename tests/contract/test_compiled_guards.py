@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +10,8 @@ import torch
 from torch._dynamo.exc import Unsupported
 
 import tokenprune
-from tests import models, packed
-from tests.contract.cases import ENCODER_STAGES, ENCODERS, attached
+from tests import models
+from tests.contract.cases import ENCODERS, attached
 from tests.contract.compiling import assert_same, one_graph
 from tokenprune.errors import UnsupportedCallError
 
@@ -41,47 +40,19 @@ def guards(model: Any, given: dict[str, Any]) -> list[str]:
     return found[-1]
 
 
-@pytest.mark.parametrize("encoder", ["clip-vision", "dinov2-registers", "timm-vit"])
+@pytest.mark.parametrize("encoder", ["clip-vision", "timm-vit"])
 @torch.no_grad()
 def test_a_further_block_costs_about_as_many_guards_as_in_the_plain_model(encoder: str) -> None:
     depth = "depth" if encoder.startswith("timm") else "num_hidden_layers"
     given = ENCODERS[encoder].inputs(1)
     counts: dict[str, list[int]] = {"dense": [], "plan": []}
-    for blocks in (2, 4):
+    for blocks in (1, 3):
         model = ENCODERS[encoder].build(**{depth: blocks})
         counts["dense"].append(len(guards(model, given)))
         with attached(model, STAGE, keep=KEEP):
             counts["plan"].append(len(guards(model, given)))
     dense, plan = (few[1] - few[0] for few in counts.values())
     assert plan <= MORE * dense
-
-
-@pytest.mark.parametrize(
-    ("stage", "encoder"),
-    [(stage, "clip-vision") for stage in ("evoprune", "fopru", "ipcv", "tome", "uniform")]
-    + [("evoprune", "siglip-vision"), ("fopru", "timm-vit")],
-)
-@torch.no_grad()
-def test_no_guard_looks_up_the_fields_of_a_dataclass(stage: str, encoder: str) -> None:
-    acting = {"layer": 0, **ENCODER_STAGES[stage]}
-    depth = "depth" if encoder.startswith("timm") else "num_hidden_layers"
-    model = ENCODERS[encoder].build(**{depth: acting["layer"] + 2})
-    with attached(model, acting, keep=KEEP + 4):
-        looked_at = guards(model, ENCODERS[encoder].inputs(1))
-    assert looked_at
-    assert [name for name in looked_at if "dataclass_fields" in name] == []
-
-
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-@torch.no_grad()
-def test_no_guard_of_a_packed_tower_looks_up_the_fields_of_a_dataclass(family: str) -> None:
-    model = copy.deepcopy(packed.tower(family))
-    merging = {"strategy": "tome", "layer": 0, "keep": 0.7}
-    dropping = {"strategy": "fopru", "layer": 1, "keep": 0.5}
-    with tokenprune.attach(model, packed.plan(merging, dropping)):
-        looked_at = guards(model, packed.call(((1, 4, 8), (2, 8, 8))))
-    assert looked_at
-    assert [name for name in looked_at if "dataclass_fields" in name] == []
 
 
 def around(held: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,24 +89,15 @@ def test_a_graph_that_still_calls_a_patched_forward_notices_that_the_plan_is_gon
     assert_same(compiled(pictures), plain)
 
 
-@pytest.mark.parametrize(
-    ("encoder", "others"),
-    [
-        ("clip-vision", [({"strategy": "tome", "schedule": "skip"}, KEEP)]),
-        ("timm-vit", [(STAGE, KEEP - 2), ({**STAGE, "schedule": "mean"}, KEEP)]),
-    ],
-)
 @torch.no_grad()
-def test_a_graph_of_one_plan_is_not_used_for_another(
-    encoder: str, others: list[tuple[dict[str, Any], int]]
-) -> None:
-    depth = "depth" if encoder.startswith("timm") else "num_hidden_layers"
-    model, given = ENCODERS[encoder].build(**{depth: 2}), ENCODERS[encoder].inputs(2)
+def test_a_graph_of_one_plan_is_not_used_for_another() -> None:
+    """The plans differ by one number."""
+    model, given = ENCODERS["timm-vit"].build(depth=2), ENCODERS["timm-vit"].inputs(2)
     compiled, counter = one_graph(model)
     dense = model(**given)
     assert_same(compiled(**given), dense)
-    for graphs, (stage, keep) in enumerate([(STAGE, KEEP), *others], 2):
-        with attached(model, stage, keep=keep):
+    for graphs, keep in enumerate((KEEP, KEEP - 2), 2):
+        with attached(model, STAGE, keep=keep):
             wanted = model(**given)
             for _ in range(2):  # traced, then from the cache
                 assert_same(compiled(**given), wanted)
@@ -145,12 +107,12 @@ def test_a_graph_of_one_plan_is_not_used_for_another(
 
 @torch.no_grad()
 def test_blocks_that_changed_places_are_noticed() -> None:
-    model, pictures = models.clip_vision(num_hidden_layers=3), models.pixels(2)
+    model, pictures = models.clip_vision(num_hidden_layers=2), models.pixels(2)
     blocks = next(one for one in model.modules() if isinstance(one, torch.nn.ModuleList))
     with attached(model, STAGE, keep=KEEP):
         compiled, _ = one_graph(model)
         compiled(pictures)
-        blocks[1], blocks[2] = blocks[2], blocks[1]
+        blocks[0], blocks[1] = blocks[1], blocks[0]
         with pytest.raises(UnsupportedCallError, match="replaced or left out"):
             model(pictures)
         with pytest.raises((UnsupportedCallError, Unsupported)):  # traced anew up to the refusal
@@ -159,7 +121,7 @@ def test_blocks_that_changed_places_are_noticed() -> None:
 
 @torch.no_grad()
 def test_what_a_plan_does_not_hold_is_still_looked_at() -> None:
-    model, pictures = models.clip_vision(num_hidden_layers=2), models.pixels(2)
+    model, pictures = models.clip_vision(num_hidden_layers=1), models.pixels(2)
     last: Any = [one for one in model.modules() if type(one).__name__ == "CLIPEncoderLayer"][-1]
     weight = last.self_attn.q_proj.weight
     with attached(model, STAGE, keep=KEEP):

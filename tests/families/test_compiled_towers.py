@@ -97,16 +97,13 @@ def peeking(self: ToMe, tokens: Tokens, budget: Budget) -> Reduction:
 _REDUCE = ToMe.reduce
 
 
-@pytest.mark.parametrize(("images", "peeks"), [("separate", True), ("frames", False)])
 @torch.no_grad()
-def test_what_no_graph_can_hold_gives_the_same(
-    images: str, peeks: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A look at values, by a strategy or at the prompts that say which images are frames."""
-    if peeks:
-        monkeypatch.setattr(ToMe, "reduce", peeking)
+def test_what_no_graph_can_hold_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at values: at the prompts that say which images are frames, and by a strategy."""
+    monkeypatch.setattr(ToMe, "reduce", peeking)
     model, given = small_llava(), inputs(LONG)
-    with tokenprune.attach(model, plan({**INSIDE, "layer": 0}, BEHIND, images=images)) as handle:
+    stages = {**INSIDE, "layer": 0}, BEHIND
+    with tokenprune.attach(model, plan(*stages, images="frames")) as handle:
         plain, told = model(**given).logits, recorded(handle)
         model.model.vision_tower.compile(backend="eager")
         for _ in range(2):
