@@ -30,14 +30,16 @@ def refuse_wrappers(model: nn.Module) -> None:
     Raises:
         UnsupportedModelError: names the wrapper, its place and the way out.
     """
+    fine = set[type]()  # most of a model's modules are of a few classes
     for place, module in model.named_modules():
         where = f"{type(model).__name__}, {place}" if place else ""
-        for base in type(module).__mro__:
+        for base in () if type(module) in fine else type(module).__mro__:
             remedy = _remedy(base)
             if remedy:
                 raise UnsupportedModelError(
                     f"a model wrapped in {base.__name__} isn't served.", where=where, remedy=remedy
                 )
+        fine.add(type(module))
         if _compiled_in_place(module):
             raise UnsupportedModelError(
                 f"this {type(module).__name__} is compiled already.",
