@@ -39,17 +39,20 @@ class Operations(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.counted: Counter[str] = Counter()
+        self.counted: Counter[Any] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.counted[str(func)] += 1
+        self.counted[func] += 1
         return func(*args, **(kwargs or {}))
 
 
 def counted(call: Callable[[], Any]) -> Counter[str]:
     with torch.no_grad(), Operations() as operations:
         call()
-    return operations.counted
+    found: Counter[str] = Counter()
+    for func, times in operations.counted.items():
+        found[str(func)] += times
+    return found
 
 
 def prepared(name: str) -> tuple[Any, Callable[[], Any]]:

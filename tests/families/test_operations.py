@@ -27,7 +27,10 @@ TURNED = "aten.permute.default"
 COUNTING = {"minimax_m3_vl"}
 """Families with layers that count the slots of what is left by themselves."""
 OWN_INPUTS = {"gemma3n", "gemma4-shared"}
-"""Families whose layers get inputs of their own, of which those of survivors are taken."""
+"""Families whose layers get inputs of their own: behind a cut inside, those of survivors are taken.
+
+So only a cut in front of the LLM adds nothing to them.
+"""
 LOOPS = {"qwen4_exp", "minicpm_ocr", "step3p7"}
 """Families whose layers run a loop over tokens, experts, or chunks of a prompt that has several."""
 
@@ -91,18 +94,17 @@ def dense(case: Case, depth: int, scene: str, padding: str) -> int:
 
 @pytest.mark.parametrize(
     ("name", "stages", "scene", "padding"),
-    # a layer behind both cuts is called as one behind a cut inside of the LLM alone; without
-    # padding the engine says less to it, and what it says depends on the way and not on the family
+    # a layer behind both cuts is called as one behind a cut inside of the LLM alone; without such a
+    # cut or without padding the engine says less to it: what depends on the way, not on the family
     [
-        *((name, stages, "several", "left") for name in CASES for stages in ("pre_llm", "both")),
+        *((name, "pre_llm" if name in OWN_INPUTS else "both", "several", "left") for name in CASES),
+        *((name, "pre_llm", "several", "left") for name in WAYS.values()),
         *((name, "both", "one", "none") for name in WAYS.values()),
     ],
 )
 def test_layers_add_no_operations_of_their_own(
     name: str, stages: str, scene: str, padding: str
 ) -> None:
-    if name in OWN_INPUTS and stages != "pre_llm":
-        pytest.skip("every layer behind a cut has inputs of its own to be cut")
     if name in LOOPS:
         pytest.skip("a shorter prompt spares operations of every layer")
     if name in COUNTING:
