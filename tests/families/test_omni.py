@@ -18,7 +18,7 @@ from tests.families import checkpoints
 from tests.families.calls import case_of, language, logits
 from tests.families.case import Case
 from tests.families.cases import CASES
-from tests.families.cells import OMNI, STAGES, content, pruned, run, without
+from tests.families.cells import FEW, OMNI, STAGES, content, pruned, run, without
 from tests.families.models import gemma3n
 from tests.families.models.common import FIRST_WORD
 from tests.families.models.omni import Omni
@@ -71,14 +71,14 @@ def test_sound_between_the_frames_of_a_clip_stays(
     visual = case.placeholders(call)
     between = sound & (visual.cumsum(1) > 0) & (visual.flip(1).cumsum(1).flip(1) > 0)
     assert bool(between.any())
-    dense = run(model, call)
+    dense = run(model, call, FEW)
     for stages in STAGES:
         with tokenprune.attach(model, content(case, stages, 1.0)):
-            assert torch.equal(run(model, call).scores, dense.scores), stages
+            assert torch.equal(run(model, call, 0).scores, dense.scores[:1]), stages
         wanted = content(case, stages, 0.5)
-        short, decided = pruned(case, stages, model, wanted, call, prompts)
+        short, decided = pruned(case, stages, model, wanted, call, prompts, FEW)
         with without(decided, monkeypatch) as lost:
-            full = run(model, call)
+            full = run(model, call, FEW)
         seen = call["attention_mask"].bool() & ~lost
         assert bool((seen & sound).eq(sound).all()), stages
         assert torch.equal(short.tokens, full.tokens), stages

@@ -13,7 +13,7 @@ from tests.adapters.packed_full import Watch, full, near
 from tests.adapters.packed_oracle import How, hidden_units, removed
 from tests.contract.cases import footprint
 from tests.families.calls import case_of, generated, logits
-from tests.families.cells import Pass, packed_passes
+from tests.families.cells import FEW, Pass, packed_passes
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.merging import looped
@@ -82,11 +82,11 @@ def test_restored_units_are_those_of_loops(
     model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)
     with tokenprune.attach(model, plan(inside(keep=0.4, **RESTORING))) as handle:
         short, trace = logits(model, call), handle.trace
-        tokens, scores = generated(model, call)
+        tokens, scores = generated(model, call, FEW)
     assert all(image.kept == image.patches for image in trace.images)
     looped(model.model.visual, call, trace, How(stabilise=1, neighbours=2), monkeypatch)
     full = logits(model, call)
-    full_tokens, full_scores = generated(model, call)
+    full_tokens, full_scores = generated(model, call, FEW)
     seen = call["attention_mask"].bool()
     assert float((short - full)[seen].abs().max()) < EXACT
     assert torch.equal(tokens, full_tokens)

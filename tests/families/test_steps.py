@@ -15,7 +15,7 @@ from tests.families.calls import case_of, language, logits
 from tests.families.cells import OMNI
 from tests.families.fate import gone
 from tests.families.masked import hidden_from, windows_in_places
-from tests.families.plans import LAYER, beside, core, head, layers, staged
+from tests.families.plans import LAYER, WAYS, beside, core, head, layers, staged
 from tokenprune.errors import UnsupportedCallError
 
 EXACT, NEW = 1e-9, 4
@@ -33,6 +33,14 @@ SCORES = 1e-6
 NEXT = (77, 90, 41, 120)
 
 Steps = list[Tensor]
+
+
+def staged_apart(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Families and what acts on them: both stages, and each by itself on one of each of `WAYS`."""
+    single = [
+        (name, at) for name in names if name in WAYS.values() for at in ("pre_llm", "decoder")
+    ]
+    return [*((name, "both") for name in names), *single]
 
 
 def cache_of(out: Any) -> dict[str, Any]:
@@ -61,9 +69,8 @@ def apart(left: Steps, right: Steps) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(left, right, strict=True))
 
 
-@pytest.mark.parametrize("stages", ["pre_llm", "decoder", "both"])
 @pytest.mark.parametrize("how", ["alone", "positions"])
-@pytest.mark.parametrize("name", [*APART, *AXES])
+@pytest.mark.parametrize(("name", "stages"), staged_apart([*APART, *AXES]))
 def test_steps_by_hand_equal_those_of_the_full_prompt(name: str, how: str, stages: str) -> None:
     case = case_of(name)
     # without a mask there is no padding, so prompts of one length
@@ -164,8 +171,7 @@ def test_generating_behind_linear_attention_goes_on_from_the_short_prompt(name: 
     assert apart(steps, following[1:]) < case.rounding
 
 
-@pytest.mark.parametrize("stages", ["pre_llm", "decoder", "both"])
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize(("name", "stages"), staged_apart(SHORT))
 def test_padded_prompts_generate_what_they_generate_alone(name: str, stages: str) -> None:
     case = case_of(name, "several")
     model, more = case.build(torch.float64), {"max_new_tokens": NEW, "min_new_tokens": NEW}
