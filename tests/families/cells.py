@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from tests.families.cases import CASES
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.plans import LAYER, decoder, layers, plan
-from tests.families.scenes import Prompt
+from tests.families.scenes import SCENES, Prompt
 from tests.families.towers import Drop, hidden_in
 from tokenprune.interface.trace import ImageTrace, Trace
 from tokenprune.plugins.host import host
@@ -83,8 +83,8 @@ Pass = tuple[dict[int, Tensor], Tensor]
 PADDINGS = ("left", "none")
 WHOLE = ("several", "left")
 """Scene and padding of the cells in which every family has each kind of stage by itself."""
-FEW = 2
-"""Steps behind a prompt in other cells: one behind the prefill, and one behind a step."""
+FEW = 1
+"""Steps behind a prompt in other cells: what a step behind a step finds, it finds in one."""
 EVERY = "TOKENPRUNE_TEST_EVERY_CELL"
 """Set in the environment, every family meets all combinations."""
 
@@ -94,44 +94,57 @@ def family(case: Case) -> str:
     return case.name.partition("-")[0]
 
 
-def ways(case: Case) -> Iterator[str]:
-    """How a family goes through the engine: how its tower is followed, and what its LLM is like.
-
-    Scenes meet stages in the tower; padding meets them in the LLM's states, positions and masks.
-    """
+def tower_way(case: Case) -> str:
+    """How the engine follows a family's tower."""
     towers = {"packed": PACKED, "any size": ANY_SIZE, "unfollowed": UNFOLLOWED}
-    yield next((kind for kind, names in towers.items() if family(case) in names), "pieces")
+    return next((kind for kind, names in towers.items() if family(case) in names), "pieces")
+
+
+def llm_way(case: Case) -> str:
+    """What a family's LLM is like to the engine."""
     row = getattr(host().mllms[family(case)], "family", Family({}))
-    yield f"linear {case.name in LINEAR}, axes {row.apart}, own masks {row.masks}"
+    return f"linear {case.name in LINEAR}, axes {row.apart}, own masks {row.masks}"
 
 
 @functools.cache
-def _first() -> frozenset[str]:
+def _first(way: Callable[[Case], str]) -> frozenset[str]:
     names: dict[str, str] = {}
     for case in sorted(CASES.values(), key=lambda case: len(case.scenes), reverse=True):
-        for way in ways(case):
-            names.setdefault(way, case.name)
+        names.setdefault(way(case), case.name)
     return frozenset(names.values())
 
 
-def thorough(case: Case) -> bool:
-    """Whether a family meets all combinations of stages, scenes and padding.
+def thorough(case: Case, way: Callable[[Case], str]) -> bool:
+    """Whether a family meets all combinations of what is alike for all families of a way.
 
-    The first one of each of `ways` does, among those with the most scenes: combinations of others
-    run the same lines. What is their own are a scene's places, and how tower and LLM are called,
+    The first one of each way does, among those with the most scenes: combinations of others run
+    the same lines. What is their own are a scene's places, and how tower and LLM are called,
     which cells of all stages together show.
     """
-    return EVERY in os.environ or case.name in _first()
+    return EVERY in os.environ or case.name in _first(way)
 
 
 def paddings(case: Case, scene: str) -> tuple[str, ...]:
-    """Kinds of padding that a family meets in a scene: in one of them all, else the first."""
-    return PADDINGS if thorough(case) or scene == WHOLE[0] else PADDINGS[:1]
+    """Kinds of padding that a family meets in a scene: a prompt by itself has none."""
+    if thorough(case, llm_way):
+        return PADDINGS
+    return ("none",) if scene == SCENES[0] else ("left",)
 
 
-def steps_of(scene: str, padding: str) -> int:
-    """Steps behind the prompt of a cell."""
-    return STEPS if (scene, padding) == WHOLE else FEW
+def apart(case: Case, scene: str, padding: str) -> bool:
+    """Whether each kind of stage acts by itself, beside all together.
+
+    Scenes meet stages in the tower; padding meets them in the LLM's states, positions and masks.
+    """
+    shown = thorough(case, tower_way) and padding == paddings(case, scene)[0]
+    padded = thorough(case, llm_way) and scene == WHOLE[0]
+    return EVERY in os.environ or shown or padded
+
+
+def steps_of(scene: str, padding: str, stages: str) -> int:
+    """Steps behind the prompt of a cell: more in one cell of a family, in which all stages act."""
+    together = stages in ("late", "all")
+    return STEPS if (scene, padding) == WHOLE and together else FEW
 
 
 def class_tokens(case: Case) -> int:
@@ -167,10 +180,15 @@ class Run:
     scores: Tensor
 
     def apart(self, other: Run, seen: Tensor) -> float:
-        """How far two runs are from each other in places `[B, T]` that are seen, and in steps."""
+        """How far two runs are from each other in places `[B, T]` that are seen, and in steps.
+
+        Steps that only one of them took don't count.
+        """
         count = min(self.states.shape[1], other.states.shape[1])
         states = (self.states[:, -count:] - other.states[:, -count:])[seen[:, -count:]]
-        return max(float(states.abs().max()), float((self.scores - other.scores).abs().max()))
+        pairs = zip(self.scores, other.scores, strict=False)
+        scores = max(float((mine - its).abs().max()) for mine, its in pairs)
+        return max(float(states.abs().max()), scores)
 
 
 def run(model: Any, call: dict[str, Tensor], steps: int = STEPS) -> Run:

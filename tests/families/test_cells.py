@@ -4,8 +4,8 @@ A test is all cells of a family and a scene, which share a model and the plain r
 keeping all changes no bit, that a shortened prompt equals the full one with the removed tokens
 hidden, over prefill and steps, and that a detached model is as it was.
 
-Every family meets each kind of stage by itself, with four steps behind it, in one scene. In other
-scenes all stages act together, unless `thorough` tells that the family meets all combinations.
+Every family meets each kind of stage by itself, and four steps behind all of them, in one scene.
+In other scenes all stages act together, unless `cells.apart` tells that each acts by itself.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from tests.families.calls import case_of, logits
 from tests.families.case import Case
 from tests.families.cases import CASES
 from tests.families.cells import (
+    FEW,
     GLM,
     LINEAR,
     STAGES,
     UNFOLLOWED,
     WHOLE,
     Run,
+    apart,
     content,
     cuts,
     family,
@@ -36,7 +38,6 @@ from tests.families.cells import (
     pruned,
     run,
     steps_of,
-    thorough,
     tower_without,
     without,
 )
@@ -74,16 +75,19 @@ def refusal(case: Case, scene: str, stages: str) -> tuple[type[Exception], str] 
     return None
 
 
-def acting(case: Case, scene: str, padding: str) -> list[str]:
-    """What acts in the cells of a case, a scene and a kind of padding.
+def acting(case: Case, scene: str, each: bool) -> list[str]:
+    """What acts in the cells of a case and a scene.
 
     What is refused is tried everywhere. `late` acts where cells of `all` don't hold it, too.
+
+    Args:
+        case: the family.
+        scene: of its cells.
+        each: whether each kind of stage acts by itself, beside all together.
     """
     refused = [stages for stages in STAGES if refusal(case, scene, stages)]
     together = "late" if "all" in refused else "all"
-    if (scene, padding) == WHOLE:
-        return list(STAGES)
-    if thorough(case):
+    if each:
         return [stages for stages in STAGES if stages != "late" or stages == together]
     return [*refused, together]
 
@@ -129,7 +133,7 @@ def test_keeping_all_changes_no_bit(name: str, scene: str) -> None:
         call = case.inputs(scene, padding)
         dense = logits(model, call)
         before = footprint(model)  # the library leaves hooks of its own in the first call
-        for stages in acting(case, scene, padding):
+        for stages in acting(case, scene, apart(case, scene, padding)):
             refused = refusal(case, scene, stages)
             if refused and refused[0] is UnsupportedModelError:
                 continue
@@ -145,10 +149,10 @@ def test_a_cell_equals_the_full_prompt_with_removed_tokens_hidden(
     case = case_of(name, scene)
     model = case.build(torch.float64)
     for padding in paddings(case, scene):
-        call = case.inputs(scene, padding, torch.float64)
-        dense = run(model, call, steps_of(scene, padding))
+        call, whole = case.inputs(scene, padding, torch.float64), (scene, padding) == WHOLE
+        dense = run(model, call, FEW if whole else 0)
         before = footprint(model)
-        for stages in acting(case, scene, padding):
+        for stages in acting(case, scene, whole or apart(case, scene, padding)):
             Drop.gone.clear()
             refused = refusal(case, scene, stages)
             if refused is not None:
@@ -158,8 +162,8 @@ def test_a_cell_equals_the_full_prompt_with_removed_tokens_hidden(
             else:
                 _equals(case, scene, padding, stages, dense, monkeypatch)
         assert footprint(model) == before
-        if (scene, padding) == WHOLE:
-            assert torch.equal(run(model, call).scores, dense.scores)
+        if whole:
+            assert torch.equal(run(model, call, FEW).scores, dense.scores)
 
 
 def _refuses(
@@ -177,7 +181,7 @@ def _equals(
 ) -> None:
     model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     prompts = case.prompts(scene, padding)
-    wanted, steps = content(case, stages, 0.5), steps_of(scene, padding)
+    wanted, steps = content(case, stages, 0.5), steps_of(scene, padding, stages)
     short, decided = pruned(case, stages, model, wanted, call, prompts, steps)
     with without(decided, patch) as lost:
         full = run(model, call, steps)
@@ -193,7 +197,7 @@ def _short_throughout(case: Case, scene: str, padding: str, stages: str) -> None
     """Linear attention sees the shortened prompt, so a row is held to a run on what is left."""
     model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     wanted, prompts = content(case, stages, 0.5), case.prompts(scene, padding)
-    steps = steps_of(scene, padding)
+    steps = steps_of(scene, padding, stages)
     batch, decided = pruned(case, stages, model, wanted, call, prompts, steps)
     lost = gone(case, decided.trace, call["input_ids"], prompts)
     for row, alone in enumerate(case.alone(scene, padding, torch.float64)):

@@ -11,7 +11,7 @@ from torch import nn
 import tokenprune
 from tests.families.calls import case_of, logits
 from tests.families.cases import CASES
-from tests.families.cells import LINEAR, thorough
+from tests.families.cells import LINEAR, llm_way, thorough
 from tests.families.fate import gone
 from tests.families.masked import hidden_from, windows_in_places
 from tests.families.plans import LAYER, beside, head, language, layers, staged
@@ -19,7 +19,7 @@ from tests.families.plans import LAYER, beside, head, language, layers, staged
 EXACT = 1e-9
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if thorough(case)])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if thorough(case, llm_way)])
 def test_padding_on_the_right_changes_nothing(name: str) -> None:
     """Nothing is generated here: new tokens would stand behind padding."""
     case = case_of(name, "several")
