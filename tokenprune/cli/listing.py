@@ -136,15 +136,18 @@ def _tables(
     strategies: Sequence[str], columns: Sequence[Sequence[str]], console: Console
 ) -> Iterator[Table]:
     """The columns in as many tables as the console's width takes, each with all strategies."""
-    start = 0
-    while start < len(columns):
-        end = len(columns)
-        table = _table(strategies, columns[start:end])
-        while end > start + 1 and _width(table, console) > console.width:
-            end -= 1
-            table = _table(strategies, columns[start:end])
-        yield table
-        start = end
+    names = _width(_table(strategies, []), console)
+    shown: list[Sequence[str]] = []
+    taken = names
+    for column in columns:
+        more = _width(_table(strategies, [column]), console) - names
+        if shown and taken + more > console.width:
+            yield _table(strategies, shown)
+            shown, taken = [], names
+        shown.append(column)
+        taken += more
+    if shown:
+        yield _table(strategies, shown)
 
 
 def _width(table: Table, console: Console) -> int:

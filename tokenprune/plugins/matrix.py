@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from tokenprune.errors import TokenpruneError
@@ -112,7 +113,8 @@ def matrix(
     """
     kinds = host().strategies if strategies is None else strategies
     shown = families() if columns is None else columns
-    return [[fit(kind, family) for family in shown] for _, kind in sorted(kinds.items())]
+    asked = cache(signals)  # it makes the strategy, which a learned one takes its time for
+    return [[fit(kind, family, asked) for family in shown] for _, kind in sorted(kinds.items())]
 
 
 def alike(rows: Sequence[Sequence[Fit]]) -> list[list[Fit]]:
@@ -167,14 +169,34 @@ def families(
     return found
 
 
-def fit(kind: type[PruningStrategy[Any]], family: MatrixColumn) -> Fit:
-    """One strategy on one family."""
-    answers = {at: refusal(kind, family, at) for at in STAGES if at in places(kind)}
+def signals(kind: type[PruningStrategy[Any]], at: Stage) -> tuple[Signal, ...]:
+    """What a strategy asks for at a stage, with default parameters and untrained weights.
+
+    Raises:
+        TokenpruneError: it can't be built from its defaults.
+    """
+    return example(kind).signals(site_of(kind, at))
+
+
+Asked = Callable[[type[PruningStrategy[Any]], Stage], tuple[Signal, ...]]
+
+
+def fit(kind: type[PruningStrategy[Any]], family: MatrixColumn, asked: Asked = signals) -> Fit:
+    """One strategy on one family.
+
+    Args:
+        kind: the strategy.
+        family: the column.
+        asked: what it asks for at a stage; whoever tries it on several families asks it once.
+    """
+    answers = {at: refusal(kind, family, at, asked) for at in STAGES if at in places(kind)}
     runs = tuple(at for at, reason in answers.items() if not reason)
     return Fit(kind.name, family, runs, {at: reason for at, reason in answers.items() if reason})
 
 
-def refusal(kind: type[PruningStrategy[Any]], family: MatrixColumn, at: Stage) -> str:
+def refusal(
+    kind: type[PruningStrategy[Any]], family: MatrixColumn, at: Stage, asked: Asked = signals
+) -> str:
     """Why a strategy can't stand at a stage of a family's models; empty if it can."""
     if at != "encoder" and family.llm is None:
         return NEEDS_LLM
@@ -189,7 +211,7 @@ def refusal(kind: type[PruningStrategy[Any]], family: MatrixColumn, at: Stage) -
             return (
                 f"its own layer is {site.layer}, and {part} of the bundled model has {site.layers}"
             )
-        wanted = signals(kind, at)
+        wanted = asked(kind, at)
     except TokenpruneError as error:
         return f"not known: {error.message.rstrip('.')}"
     except Exception as error:  # what a strategy declares is a plugin's code
@@ -201,15 +223,6 @@ def refusal(kind: type[PruningStrategy[Any]], family: MatrixColumn, at: Stage) -
         compact = placement(kind, at).positions == "compact"
         return COMPACT if compact and not family.renumbers else ""
     return f"needs {', '.join(sorted({*missing}))}, which this family doesn't supply"
-
-
-def signals(kind: type[PruningStrategy[Any]], at: Stage) -> tuple[Signal, ...]:
-    """What a strategy asks for at a stage, with default parameters and untrained weights.
-
-    Raises:
-        TokenpruneError: it can't be built from its defaults.
-    """
-    return example(kind).signals(site_of(kind, at))
 
 
 def site_of(kind: type[PruningStrategy[Any]], at: Stage) -> Site:
