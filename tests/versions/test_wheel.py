@@ -27,6 +27,21 @@ PACKAGES = {
 LIMIT, KEEP = 2, 200
 """Few questions, and one budget, which all of the dozen reach; `tests/compare` holds the others."""
 
+CUT = "-" * 9
+MAIN = f"""
+import importlib, runpy, sys
+for name in {[*PACKAGES]}:
+    print(importlib.import_module(name).__file__)
+for command in (["list", "--json"], sys.argv[1:]):
+    print("{CUT}")
+    sys.argv[1:] = command
+    try:
+        runpy.run_module("tokenprune", run_name="__main__")  # as python -m does
+    except SystemExit as end:
+        assert not end.code, command
+"""
+"""Where the packages are, what is listed, and a command: in one process, as torch takes seconds."""
+
 
 def python(*args: object, folder: Path, path: Path | None = None) -> str:
     """Standard output of a Python command in a folder, with `path` before what is installed."""
@@ -86,16 +101,10 @@ def test_its_entry_points_and_requirements_are_those_of_pyproject(wheel: Path) -
 
 
 def test_the_main_command_runs_from_it_in_an_empty_folder(site: Path, tmp_path: Path) -> None:
-    where = f"import {', '.join(PACKAGES)} as last, sys\nfor name in {[*PACKAGES]}:\n"
-    found = python(
-        "-c", where + "    print(sys.modules[name].__file__)", folder=tmp_path, path=site
-    )
-    assert [Path(line).parents[1] for line in found.split()] == [site] * len(PACKAGES)
-    listed = json.loads(python("-m", "tokenprune", "list", "--json", folder=tmp_path, path=site))
-    assert {entry["name"] for entry in listed} == host().strategies.keys()
-
     compare = ("compare", "--limit", LIMIT, "--keep", KEEP)
-    python("-m", "tokenprune", *compare, folder=tmp_path, path=site)
+    homes, listed, _ = python("-c", MAIN, *compare, folder=tmp_path, path=site).split(CUT, 2)
+    assert [Path(line).parents[1] for line in homes.split()] == [site] * len(PACKAGES)
+    assert {entry["name"] for entry in json.loads(listed)} == host().strategies.keys()
     record = json.loads((tmp_path / "comparison.json").read_text())
     assert record["failures"] == []
     assert record["task"]["samples"] == LIMIT
