@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 import tokenprune
 from tests import models
 from tests.contract.cases import shipped, stage_of
+from tests.families.calls import case_of
+from tokenprune.errors import UncountedWarning
 from tokenprune.ops.flops import count_flops
 
 
@@ -56,3 +59,57 @@ def test_learned_tokens_are_counted_without_gradients() -> None:
             model(**inputs)
         counts[name] = counter.total
     assert counts["vistog"] > counts["uniform"] > 0, "the tokens' own way through the encoder"
+
+
+def test_experts_are_counted_however_they_run() -> None:
+    """transformers runs them by `_grouped_mm`, for which torch's counter has no formula."""
+    case = case_of("qwen3_vl_moe")
+    model, inputs, counts = case.create(), case.inputs("one"), {}
+    for way in ("grouped_mm", "eager", "batched_mm"):
+        model.set_experts_implementation(way)
+        with torch.no_grad(), count_flops() as counter:
+            model(**inputs)
+        counts[way] = counter.total
+    assert counts["grouped_mm"] == counts["eager"] == counts["batched_mm"] > 0
+
+
+def test_groups_of_every_form_are_counted() -> None:
+    rows, matrices = torch.randn(12, 16), torch.randn(3, 16, 8)
+    ends = torch.tensor([4, 4, 12], dtype=torch.int32)
+    grouped = torch.nn.functional.grouped_mm
+    forms: dict[str, tuple[Callable[[], object], int]] = {
+        "rows": (lambda: grouped(rows, matrices, offs=ends), 2 * 12 * 16 * 8),
+        "columns": (lambda: grouped(torch.randn(3, 5, 16), rows.t(), offs=ends), 2 * 5 * 16 * 12),
+        "inner": (
+            lambda: grouped(torch.randn(5, 12), torch.randn(12, 8), offs=ends),
+            2 * 5 * 12 * 8,
+        ),
+        "all": (lambda: grouped(torch.randn(3, 5, 16), matrices), 2 * 3 * 5 * 16 * 8),
+        "vector": (lambda: rows @ torch.ones(16), 2 * 12 * 16),
+    }
+    for name, (call, expected) in forms.items():
+        with torch.no_grad(), count_flops() as counter:
+            call()
+        assert counter.total == expected, name
+
+
+def test_operators_of_other_packages_without_a_formula_are_named() -> None:
+    """Such as attention of flash-attn: it counted as 0 in silence."""
+
+    @torch.library.custom_op("somebody::attend", mutates_args=())
+    def attend(query: torch.Tensor) -> torch.Tensor:
+        return query @ query
+
+    def counted(calls: int) -> int:
+        with torch.no_grad(), count_flops() as counter:
+            for _ in range(calls):
+                attend(torch.ones(3, 3))
+        return counter.total
+
+    with pytest.warns(UncountedWarning, match=r"how many FLOPs somebody\.attend take") as warned:
+        nothing = counted(2)
+    assert nothing == 0
+    assert len(warned) == 1
+    register_flop_formula(torch.ops.somebody.attend)(lambda query, **_: 2 * query[0] ** 3)
+    with warnings.catch_warnings(action="error"):
+        assert counted(1) == 2 * 3**3

@@ -39,6 +39,10 @@ class BackendWarning(UserWarning):
     """A backend's own kernel didn't pass its self-test, so the same is computed more slowly."""
 
 
+class UncountedWarning(UserWarning):
+    """Operators whose FLOPs no formula tells ran while FLOPs were counted, so these are too few."""
+
+
 class RecordingWarning(UserWarning):
     """A pass that was to be recorded as a graph can't be, and runs as usual."""
 

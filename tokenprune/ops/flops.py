@@ -1,5 +1,7 @@
-"""Counting floating-point operations, attention on the CPU included."""
+"""Counting floating-point operations, attention on the CPU and experts included."""
 
+import math
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Self
@@ -7,7 +9,20 @@ from typing import Any, Self
 import torch
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry
 
+from tokenprune.errors import UncountedWarning
+
 Shape = torch.Size | tuple[int, ...]
+
+PRODUCTS = ("_int_mm", "_weight_int8pack_mm", "_weight_int4pack_mm", "mv")
+"""Products that torch's counter leaves out, of one form: a row of the first by every output."""
+
+GROUPED = ("_grouped_mm", "_scaled_grouped_mm")
+"""Products of experts, which it leaves out, too: groups of rows, each with a matrix of its own."""
+
+OWN = frozenset(
+    ("aten", "prim", "prims", "c10d", "_c10d_functional", "fsdp", "torchvision", "profiler")
+)
+"""Namespaces of torch: what has no formula there computes little. Others may hold whole layers."""
 
 
 class _Flat:
@@ -40,8 +55,10 @@ class _Mode(_FlopCounterMode):  # type: ignore[no-untyped-call]
             return watched(func, types, args, kwargs)
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
-        count: Any = self.counter._count_flops
-        return count(func._overloadpacket, output, args, kwargs)
+        counter: Any = self.counter
+        if func.namespace not in OWN and func._overloadpacket not in counter.flop_registry:
+            counter.uncounted.add(str(func._overloadpacket))
+        return counter._count_flops(func._overloadpacket, output, args, kwargs)
 
 
 @cache
@@ -56,17 +73,36 @@ def _whole(func: Any) -> bool:
 
 
 class FlopCounter(FlopCounterMode):
-    """`FlopCounterMode` without its table by module, and with the sum as an attribute."""
+    """`FlopCounterMode` without its table by module, and with the sum as an attribute.
+
+    Attributes:
+        uncounted: operators of other packages without a formula; a warning names them at the end.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(display=False, **options)
         self.mod_tracker: Any = _Flat()
+        self.uncounted: set[str] = set()
 
     def __enter__(self) -> Self:
         self.flop_counts.clear()
+        self.uncounted.clear()
         mode: Any = _Mode(self)
         self.mode = mode.__enter__()
         return self
+
+    def __exit__(self, *raised: Any) -> Any:
+        left: Any = super().__exit__(*raised)
+        if self.uncounted:
+            warnings.warn(
+                f"no formula says how many FLOPs {', '.join(sorted(self.uncounted))} take, so they "
+                "count as 0. Register formulas with "
+                "torch.utils.flop_counter.register_flop_formula, or count with parts of torch "
+                "alone, such as attn_implementation='sdpa'.",
+                UncountedWarning,
+                stacklevel=2,
+            )
+        return left
 
     @property
     def total(self) -> int:
@@ -104,11 +140,33 @@ def attention_flops(query: Shape, key: Shape, value: Shape) -> int:
 
 
 def _missing_formulas() -> dict[Any, Callable[..., int]]:
-    packet = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-    if packet is None or packet in flop_registry:
-        return {}
-    return {packet: _attention_formula}
+    """Formulas of operators that this version of torch has and doesn't count."""
+    known: dict[str, Callable[..., int]] = {
+        "_scaled_dot_product_flash_attention_for_cpu": _attention_formula,
+        **dict.fromkeys(PRODUCTS, _product_formula),
+        **dict.fromkeys(GROUPED, _grouped_formula),
+    }
+    packets = {getattr(torch.ops.aten, name, None): formula for name, formula in known.items()}
+    return {
+        packet: formula
+        for packet, formula in packets.items()
+        if packet is not None and packet not in flop_registry
+    }
 
 
 def _attention_formula(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
     return attention_flops(query, key, value)
+
+
+def _product_formula(rows: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
+    """Of `[..., K]` by a matrix or vector, however that is packed."""
+    return 2 * math.prod(out_shape) * rows[-1]
+
+
+def _grouped_formula(first: Shape, second: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
+    """Of rows `[M, K]` by matrices `[G, K, N]`, or other dimensions divided into groups.
+
+    Groups of K, as in gradients of the matrices, share the sum among the outputs `[G, M, N]`.
+    """
+    shared = out_shape[0] if len(first) == len(second) == 2 else 1
+    return 2 * math.prod(out_shape) * first[-1] // shared
