@@ -92,7 +92,8 @@ class FlopCounter(FlopCounterMode):
         return self
 
     def __exit__(self, *raised: Any) -> Any:
-        left: Any = super().__exit__(*raised)
+        leave: Any = super().__exit__
+        left = leave(*raised)
         if self.uncounted:
             warnings.warn(
                 f"no formula says how many FLOPs {', '.join(sorted(self.uncounted))} take, so they "
