@@ -109,8 +109,11 @@ def test_the_last_position_may_be_taken(monkeypatch: pytest.MonkeyPatch) -> None
         task.inputs(task.questions)
 
 
-@pytest.mark.parametrize("step", [0, 1])
-def test_logits_that_are_no_numbers_end_it(step: int) -> None:
+@pytest.mark.parametrize(
+    ("step", "value"), [(0, math.nan), (1, math.nan), (0, math.inf), (1, -math.inf)]
+)
+def test_logits_that_are_no_numbers_end_it(step: int, value: float) -> None:
+    """In half precision logits that are too large are infinite; the first of them would win."""
     loaded, seen = tiny(), itertools.count()
     questions = [Question(_small(), "a", ASKED)] * 2
     task = VqaTask(loaded, questions, 2, NEW_TOKENS)
@@ -119,7 +122,8 @@ def test_logits_that_are_no_numbers_end_it(step: int) -> None:
 
     def spoil(module: object, args: object, logits: torch.Tensor) -> torch.Tensor:
         if next(seen) == step:
-            logits[0, :, 3] = math.nan
+            logits[0, :, 3 if value != -math.inf else slice(None)] = value
+        logits[1, :, 3] = -math.inf  # a token that is ruled out
         return logits
 
     hook = loaded.model.lm_head.register_forward_hook(spoil)

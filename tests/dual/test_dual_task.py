@@ -194,6 +194,7 @@ def test_candidates_that_half_precision_takes_for_equal_are_told_apart() -> None
 
 def test_scores_that_are_no_numbers_end_it() -> None:
     assert largest(torch.tensor([[1.0, 3.0, 3.0], [2.0, -math.inf, 1.0]])) == [1, 0]
-    with pytest.raises(TokenpruneError, match="scores of 1 picture are NaN") as caught:
-        largest(torch.tensor([[1.0, math.nan], [2.0, 1.0]]))
-    assert "float32" in caught.value.remedy
+    for value in (math.nan, math.inf):
+        with pytest.raises(TokenpruneError, match="scores of 1 picture are NaN or inf") as caught:
+            largest(torch.tensor([[1.0, value], [2.0, 1.0]]))
+        assert "float32" in caught.value.remedy

@@ -97,6 +97,7 @@ def test_a_table_has_the_same_rows(folder: Path, name: str, lines: list[str]) ->
         (["image,question,answer", "0.png,a,"], 2, "no 'answer'"),
         (["image,question,answer", '0.png,"a"b,c'], 2, "no row of a table"),
         (["image,answer,answer", "0.png,a,b"], 1, "two columns have one name"),
+        (["image,question,answers", "0.png,a,\"['b', 'c']\""], 2, "list in Python's form"),
         (["image,question,answer"], 0, "holds no questions"),
         ([], 0, "holds no questions"),
     ],
@@ -116,6 +117,9 @@ def test_what_is_wrong_with_a_table_is_said_with_its_line(
         ["Image,Question,ANSWER", "0.png,one ?,red"],
         ["image, question, answer", '0.png, one ?, "red"'],
         ["image\tquestion\tanswer", "0.png\tone ?\tred"],
+        ["image ,question , answer", "0.png ,one ? , red ", "  ,  "],
+        ["image,question,answers", '0.png,one ?,"[""red"", ""a""]"'],
+        ["image;question;answer", '0.png;one ?;"[""red""]"'],
     ],
 )
 def test_a_table_is_read_as_people_write_it(folder: Path, lines: list[str]) -> None:

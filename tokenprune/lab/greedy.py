@@ -28,17 +28,19 @@ def generated(model: nn.Module, inputs: Mapping[str, Any], new_tokens: int) -> T
         new_tokens: at most so many behind the prompt.
 
     Raises:
-        TokenpruneError: logits are NaN, of which the first would be taken for the largest.
+        TokenpruneError: the largest logit is NaN or infinite, so that the first of several such
+            would be taken for the best. Tokens that are ruled out, with -inf, are none of these.
     """
     seen, caller = _Seen(), model.generate
     assert callable(caller)
     ids: Tensor = caller(
         **inputs, max_new_tokens=new_tokens, do_sample=False, logits_processor=[seen]
     )
-    broken = 0 if seen.largest is None else int(seen.largest.isnan().sum())
+    broken = 0 if seen.broken is None else int(seen.broken.sum())
     if broken:
         raise TokenpruneError(
-            f"the model's logits of {counted(broken, 'answer')} are NaN, so no token is the best.",
+            f"the model's logits of {counted(broken, 'answer')} are NaN or infinite, so no token "
+            "is the best.",
             remedy=REMEDY,
         )
     return ids
@@ -48,25 +50,31 @@ class _Seen:
     """Looks at the logits of every step and changes nothing; nobody waits for the device."""
 
     def __init__(self) -> None:
-        self.largest: Tensor | None = None
+        self.broken: Tensor | None = None
 
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
-        """Remember the largest logit of every row `[B, V]`; NaN is larger than all, and stays."""
-        largest = scores.amax(dim=-1)
-        self.largest = largest if self.largest is None else self.largest.maximum(largest)
+        """Remember the rows of `[B, V]` without a best token."""
+        broken = _no_best(scores)
+        self.broken = broken if self.broken is None else self.broken | broken
         return scores
+
+
+def _no_best(scores: Tensor) -> Tensor:
+    """The rows of `[B, C]` whose largest number is none; NaN is larger than all."""
+    return ~scores.amax(dim=1).isfinite()
 
 
 def largest(scores: Tensor) -> list[int]:
     """The column of the largest number of every row `[B, C]`, the lower one on ties.
 
     Raises:
-        TokenpruneError: a number is NaN, which would be the largest of its row.
+        TokenpruneError: the largest of a row is NaN or infinite.
     """
-    broken = int(scores.isnan().any(dim=1).sum())
+    broken = int(_no_best(scores).sum())
     if broken:
         raise TokenpruneError(
-            f"the model's scores of {counted(broken, 'picture')} are NaN, so no class is the best.",
+            f"the model's scores of {counted(broken, 'picture')} are NaN or infinite, so no class "
+            "is the best.",
             remedy=REMEDY,
         )
     numbers: list[int] = scores.argmax(dim=1).tolist()

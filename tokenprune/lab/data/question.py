@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from unicodedata import normalize
 
 from pydantic import BaseModel, ConfigDict
 
@@ -40,8 +41,12 @@ class Question:
 
 
 def plain(answer: str) -> str:
-    """An answer without case, outer spaces and closing marks."""
-    return answer.strip().rstrip(CLOSING).lower()
+    """An answer without case, outer spaces and closing marks, unless it is nothing but marks.
+
+    Letters with accents are equal however their bytes are written (NFC, Unicode annex 15).
+    """
+    text = normalize("NFC", answer).strip().lower()
+    return text.rstrip(CLOSING) or text
 
 
 class Frozen(BaseModel):

@@ -101,7 +101,8 @@ def read_rows(path: Path, what: str, usage: str) -> Iterator[DataRow]:
         path: the file, in UTF-8, with or without a byte-order mark. Lines end with LF, CRLF or
             CR; the other line ends of Unicode are part of a text, as in JSON. A file that ends in
             `.csv` or `.tsv` is a table: its first line names the columns, in letters of any case,
-            and all values are texts. Spaces behind a separator are passed over.
+            and all values are texts, or lists of texts as JSON writes them. Spaces around a value
+            are passed over.
         what: what errors call its rows.
         usage: the form of a row, for errors.
 
@@ -156,19 +157,41 @@ def _table(path: Path, what: str, usage: str) -> Iterator[DataRow]:
                 columns = [name.strip().lower() for name in cells]
                 if len({*columns}) < len(columns):
                     raise DataError("two columns have one name.", where=where, remedy=usage)
-                named = f"The first line names the columns, here {', '.join(columns)}"
-                usage = f"{named}; they are called as the keys of JSON lines. {usage}"
+                first = f"The first line names the columns, here {', '.join(columns)}"
+                usage = f"{first}; they are called as the keys of JSON lines. {usage}"
             elif len(cells) > len(columns):
                 found = f"there are {len(cells)} values in {len(columns)} columns."
                 remedy = f"Put values that hold a '{separator}' into double quotes."
                 raise DataError(found, where=where, remedy=remedy)
-            elif any(cells):
-                row = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
-                yield DataRow(row, where, usage)
+            else:
+                named = zip(columns, map(str.strip, cells), strict=False)
+                if row := {name: _listed(cell, where) for name, cell in named if cell}:
+                    yield DataRow(row, where, usage)
     except csv.Error as error:
         raise DataError(
             f"the line is no row of a table ({error}).", where=f"{path}:{reader.line_num}"
         ) from error
+
+
+def _listed(cell: str, where: str) -> str | list[str]:
+    """A cell, or the list of texts that it holds: as one text, no answer would equal it.
+
+    Raises:
+        DataError: the list is one of Python's or numpy's.
+    """
+    try:
+        found = json.loads(cell) if cell.startswith('["') else cell
+    except (ValueError, RecursionError):
+        found = cell
+    if cell.startswith("['") and cell.endswith("']"):
+        raise DataError(
+            f"'{cell[:80]}' is a list in Python's form.",
+            where=where,
+            remedy='Write lists of texts as JSON does: ["a", "b"], within a CSV as '
+            '"[""a"", ""b""]".',
+        )
+    texts = isinstance(found, list) and all(isinstance(one, str) for one in found)
+    return found if texts else cell
 
 
 def _object(line: str, where: str, usage: str) -> dict[str, Any]:
