@@ -246,7 +246,11 @@ def test_cells_that_lost_other_samples_are_judged_on_the_common_ones() -> None:
     lost = [{"number": 2, "reason": "q.jsonl:3: cut"}]
     records = [first, Record(second.identity, "done", {**shorter, "left_out": lost})]
     (group,) = summarise(records)
-    for row in group.rows:
+    for row, ran in zip(group.rows, (6, 5), strict=True):
         assert [*row.run.right] == [True, True, True, False, True]
         assert any(one.startswith("1 of 6 samples") for one in row.warnings)
+        # the dense cell's times are of all samples that it ran on
+        assert any("FLOPs and time over 6" in one for one in row.warnings) == (ran == 6)
+        assert row.seconds == {name: spent / ran for name, spent in row.run.seconds.items()}
+        assert row.seconds
     assert any("q.jsonl:3: cut" in one for one in group.rows[1].warnings)

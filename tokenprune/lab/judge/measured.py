@@ -54,6 +54,7 @@ def _run(task: Task, measured: Measurement, row: Measured, timed: Measured) -> P
         title=entry.name if row is dense else f"{entry.label}{own}",
         lost=tuple(measured.lost.values()),
         counted=row.counted,
+        answered=len(row.answers),
     )
 
 

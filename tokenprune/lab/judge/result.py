@@ -57,6 +57,8 @@ class PlanRun:
         lost: why samples were left out, one reason each.
         counted: samples on which operations were counted, spread evenly over all; 0 where a record
             doesn't say.
+        answered: samples that times, tokens and operations are of; more than those of `right` where
+            other runs left out some of them. 0: as many.
     """
 
     entry: Entry
@@ -80,6 +82,12 @@ class PlanRun:
     unknown: Sequence[str] = ()
     lost: Sequence[str] = ()
     counted: int = 0
+    answered: int = 0
+
+    @property
+    def ran(self) -> int:
+        """Samples that times, tokens and operations are of."""
+        return self.answered or len(self.right)
 
     @property
     def plan(self) -> Plan:
@@ -165,7 +173,7 @@ class Result:
     @property
     def counted_on(self) -> str:
         """On how many samples operations were counted, in words; empty where no record says."""
-        counted, samples = self.run.counted, len(self.run.right)
+        counted, samples = self.run.counted, self.run.ran
         if not counted:
             return ""
         if counted >= samples:
@@ -180,7 +188,7 @@ class Result:
     @property
     def seconds(self) -> dict[str, float]:
         """Exclusive seconds per sample by stage."""
-        return {stage: spent / len(self.run.right) for stage, spent in self.run.seconds.items()}
+        return {stage: spent / self.run.ran for stage, spent in self.run.seconds.items()}
 
     @property
     def time(self) -> dict[str, float | None]:

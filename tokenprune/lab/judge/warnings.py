@@ -38,9 +38,10 @@ def warnings_of(
         found.append(unknown_words(run.unknown))
     if run.lost:
         answered = len(run.right)
+        others = f"; those of tokens, FLOPs and time over {run.ran}" if run.ran > answered else ""
         found.append(
             f"{len(run.lost)} of {answered + len(run.lost)} samples are left out, so all numbers "
-            f"are over {answered}; the first: {run.lost[0]}"
+            f"are over {answered}{others}; the first: {run.lost[0]}"
         )
     if versus is not None and versus.value < 0:
         unsure = _unsure(versus, 0, images, f"answers to {counted(images, 'picture')}")

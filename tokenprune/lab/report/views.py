@@ -145,7 +145,7 @@ def _milliseconds(group: Group) -> float | None:
     """What the dense model takes per sample, in its own cell."""
     for row in group.rows:
         if row.run.dense:
-            return 1000 * float(sum(row.run.wall)) / len(row.run.right)
+            return 1000 * float(sum(row.run.wall)) / row.run.ran
     return None
 
 

@@ -120,6 +120,7 @@ def run_of(record: Record, numbers: Collection[int] | None = None) -> PlanRun:
         unknown=result.get("unknown", ()),
         lost=tuple(lost.values()),
         counted=result.get("flops_samples", 0),
+        answered=len(result["samples"]),
     )
 
 
