@@ -73,7 +73,7 @@ def test_experts_are_counted_however_they_run() -> None:
     assert counts["grouped_mm"] == counts["eager"] == counts["batched_mm"] > 0
 
 
-def test_groups_of_every_form_are_counted() -> None:
+def test_what_torchs_counter_leaves_out_is_counted() -> None:
     rows, matrices = torch.randn(12, 16), torch.randn(3, 16, 8)
     ends = torch.tensor([4, 4, 12], dtype=torch.int32)
     grouped = torch.nn.functional.grouped_mm
@@ -86,6 +86,11 @@ def test_groups_of_every_form_are_counted() -> None:
         ),
         "all": (lambda: grouped(torch.randn(3, 5, 16), matrices), 2 * 3 * 5 * 16 * 8),
         "vector": (lambda: rows @ torch.ones(16), 2 * 12 * 16),
+        "solved": (
+            lambda: torch.linalg.solve_triangular(torch.eye(6), torch.ones(6, 4), upper=False),
+            6 * 6 * 4,
+        ),
+        "turned": (lambda: torch.linalg.eigh(torch.randn(2, 6, 6)), 2 * 9 * 6**3),
     }
     for name, (call, expected) in forms.items():
         with torch.no_grad(), count_flops() as counter:

@@ -1,4 +1,4 @@
-"""Counting floating-point operations, attention on the CPU and experts included."""
+"""Counting floating-point operations, also of what torch's counter has no formula for."""
 
 import math
 import warnings
@@ -146,6 +146,8 @@ def _missing_formulas() -> dict[Any, Callable[..., int]]:
         "_scaled_dot_product_flash_attention_for_cpu": _attention_formula,
         **dict.fromkeys(PRODUCTS, _product_formula),
         **dict.fromkeys(GROUPED, _grouped_formula),
+        "linalg_solve_triangular": _solved_formula,
+        "_linalg_eigh": _turned_formula,
     }
     packets = {getattr(torch.ops.aten, name, None): formula for name, formula in known.items()}
     return {
@@ -171,3 +173,16 @@ def _grouped_formula(first: Shape, second: Shape, *_: Any, out_shape: Shape, **_
     """
     shared = out_shape[0] if len(first) == len(second) == 2 else 1
     return 2 * math.prod(out_shape) * first[-1] // shared
+
+
+def _solved_formula(matrix: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
+    """Of a triangular system `[N, N]`, half of a product by it."""
+    return math.prod(out_shape) * matrix[-1]
+
+
+def _turned_formula(matrix: Shape, *_: Any, **__: Any) -> int:
+    """Of eigenvalues and vectors of a symmetric matrix `[N, N]`, about 9 N^3.
+
+    Source: Golub and Van Loan, Matrix Computations, algorithm 8.3.3 (symmetric QR).
+    """
+    return 9 * math.prod(matrix) * matrix[-1]
