@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokenprune.engine.attach import attach
-    from tokenprune.engine.attachment import Attachment
+    from tokenprune.engine.attachment import Attachment, attached
     from tokenprune.engine.report import Report
     from tokenprune.errors import TokenpruneError
     from tokenprune.interface.about import About
@@ -53,6 +53,7 @@ __all__ = [
     "Trace",
     "TraceStep",
     "attach",
+    "attached",
     "dump_plan",
     "hookimpl",
     "load_plan",
@@ -60,7 +61,7 @@ __all__ = [
 
 _HOMES = {
     "tokenprune.engine.attach": ("attach",),
-    "tokenprune.engine.attachment": ("Attachment",),
+    "tokenprune.engine.attachment": ("Attachment", "attached"),
     "tokenprune.engine.report": ("Report",),
     "tokenprune.errors": ("TokenpruneError",),
     "tokenprune.interface.about": ("About",),

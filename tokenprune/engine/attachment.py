@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -27,9 +27,9 @@ from tokenprune.ops.flops import count_flops
 if TYPE_CHECKING:
     from tokenprune.plan import Plan
 
-ATTACHED: WeakSet[nn.Module] = WeakSet()
-"""Modules that carry a plan. A model that is dropped with its plan leaves by itself; its id, which
-another model may get, would stay."""
+ATTACHED: WeakKeyDictionary[nn.Module, weakref.ref[Attachment]] = WeakKeyDictionary()
+"""Modules that carry a plan, with its handle. A model that is dropped with its plan leaves by itself;
+its id, which another model may get, would stay."""
 
 _Owned = tuple["weakref.ref[Attachment]", Trace]
 _latest: ContextVar[tuple[_Owned, ...]] = ContextVar("tokenprune_trace", default=())
@@ -38,6 +38,21 @@ _TOWER_COMPILED = (
     "The vision tower ran as one compiled graph: what choosing takes inside is in 'encode', and "
     "values aren't checked there."
 )
+
+
+def attached(model: nn.Module) -> list[Attachment]:
+    """The handles of the plans on a model or on parts of it, so also of one that wasn't kept.
+
+    Args:
+        model: any module: a model, a wrapper around one, or a tower inside of one.
+
+    Returns:
+        One handle or none, as a rule; several, in the order of the parts, where parts of `model`
+        carry plans of their own. A deep copy of an attached model has none.
+    """
+    claims = (ATTACHED.get(module) for module in model.modules())
+    handles = (claim() for claim in claims if claim is not None)
+    return [*dict.fromkeys(handle for handle in handles if handle is not None)]
 
 
 class Replayable(Protocol):
@@ -114,10 +129,10 @@ class Attachment:
             if module in ATTACHED:
                 raise AlreadyAttachedError(
                     f"this {type(module).__name__} carries a plan already.",
-                    remedy="Call detach() on its handle first.",
+                    remedy="Call detach() on its handle first; tokenprune.attached(model) finds it.",
                 )
         for module in modules:
-            ATTACHED.add(module)
+            ATTACHED[module] = weakref.ref(self)
             self._claimed.append(module)
 
     def stages_at(self, place: str) -> list[ResolvedStage]:
@@ -245,8 +260,8 @@ class Attachment:
         self.patches.undo()
         while self.recordings:
             self.recordings.pop().end()
-        ATTACHED.difference_update(self._claimed)
-        self._claimed.clear()
+        while self._claimed:
+            ATTACHED.pop(self._claimed.pop(), None)
         self._model = None
 
     def require_attached(self) -> None:
