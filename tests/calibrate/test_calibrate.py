@@ -174,8 +174,13 @@ def test_the_command_writes_the_plan(asked: Target, tmp_path: Path) -> None:
     assert load_plan(out).name == "eight, calibrated"
     kept = load_plan(out).stages[0].keep
     assert f"holds is {kept}: accuracy" in done.output
-    # nothing holds: nothing is written, and the plan of before is named
+    # it is replaced only if that is asked for
     before = out.read_text()
+    done = CliRunner().invoke(app, [*given, "--flops", "0.95"])
+    assert (done.exit_code, out.read_text()) == (2, before)
+    assert "replace it with --force" in " ".join(done.output.split())
+    given.append("--force")
+    # nothing holds: nothing is written, and the plan of before is named
     done = CliRunner().invoke(app, [*given, "--flops", "0.001"])
     assert done.exit_code == 1
     assert "No keep holds, not even 1: FLOPs at most 0.001 of dense." in done.output

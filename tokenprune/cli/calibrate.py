@@ -40,6 +40,10 @@ Labels = Annotated[Path | None, typer.Option(help="For --images: file,class inde
 Records = Annotated[
     Path, typer.Option(help="Folder of the records; what is recorded doesn't run again.")
 ]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Plan file to write; default: calibrated.yaml, numbered where there is one."),
+]
 TimeShare = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Share of dense time to stay within.")
 ]
@@ -74,7 +78,8 @@ def command(
     device: Device = None,
     dtype: Dtype = None,
     records: Records = Path("calibration"),
-    out: Annotated[Path, typer.Option(help="Plan file to write.")] = Path("calibrated.yaml"),
+    out: Out = None,
+    force: Annotated[bool, typer.Option(help="Replace a plan that is there already.")] = False,
 ) -> None:
     """Find the smallest keep within an accuracy, or the largest within a cost, and write the plan.
 
@@ -83,28 +88,29 @@ def command(
     """
     from tokenprune.lab.calibrate import Target, calibrate
     from tokenprune.lab.calibrate.budgets import budgets_of
-    from tokenprune.lab.measure.files import check_writable, write_text
+    from tokenprune.lab.measure.files import free_path, record_path, write_text
     from tokenprune.lab.studies.model import ModelEntry
     from tokenprune.plan import load_plan
     from tokenprune.plan.dump import dump_plan
 
     goal = _goal(within, flops, time, sure)
     _check_order(model, plan)
-    check_writable(out)
+    place = record_path(out, "calibrated.yaml", force=force)
     budgets = budgets_of(load_plan(plan), stage)
     asked = Target(
         ModelEntry(name=model, weights=weights, device=device, dtype=dtype),
         _task(data, images, labels, limit),
         records, batch_size, seed,
     )  # fmt: skip
-    with progress_bar() as tell, stoppable(tell, partial(_stays, records, out)) as heard:
+    with progress_bar() as tell, stoppable(tell, partial(_stays, records, place)) as heard:
         found = calibrate(asked, budgets, goal, progress=heard, say=notice)
     _print(found)
     if found.plan is None:
-        wide_console().print(line(_unwritten(out)))
+        wide_console().print(line(_unwritten(place)))
         raise typer.Exit(1)
-    write_text(out, dump_plan(found.plan))
-    wide_console().print(f"plan: {out}; records: {records}", highlight=False)
+    place = free_path(place, force=force)
+    write_text(place, dump_plan(found.plan))
+    wide_console().print(f"plan: {place}; records: {records}", highlight=False)
 
 
 def _check_order(model: str, plan: Path) -> None:
