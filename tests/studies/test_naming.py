@@ -60,9 +60,22 @@ def test_what_a_name_asks_for_has_to_be_there() -> None:
 
 
 def test_a_template_that_tells_too_little_says_so() -> None:
-    with pytest.raises(PlanError, match="two plans are called 'fopru'") as caught:
+    with pytest.raises(PlanError, match=r"two plans of .* are called 'fopru'") as caught:
         names("{strategy}", **{"stages.0.keep": [8, 4]})
     assert "'{strategy}-{keep}'" in caught.value.remedy
+
+
+def test_plans_of_different_models_may_share_a_name() -> None:
+    entries = [
+        {"plan": {"stages": [{**STAGE, "keep": keep}]}, "name": "half", "models": models}
+        for keep, models in ((8, ["small"]), (32, ["large"]), (16, ["large"]))
+    ]
+    data = {"out": Path("o"), "models": [{"title": "small"}, {"title": "large"}]}
+    found = cells(Study.model_validate({**data, "plans": entries[:2]}))
+    told = [(cell.number, cell.label, cell.plan.stages[0].keep) for cell in found if cell.entry]
+    assert told == [(1, "half, image, small", 8), (3, "half, image, large", 32)]
+    with pytest.raises(PlanError, match="two plans of the model 'large' are called 'half'"):
+        cells(Study.model_validate({**data, "plans": entries}))
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def mixed(study: Path, model: Path) -> Path:
 
 
 def test_what_fits_runs_and_what_does_not_is_named_everywhere(mixed: Path) -> None:
-    label = "decoder, jsonl, shallow"
+    label = "decoder, asked, shallow"
     code, out = run("study", mixed, "--dry-run")
     assert code == 1
     assert f"can't run: {label}: {WHY}" in out
@@ -72,8 +72,13 @@ def test_a_plan_that_fits_no_model_ends_it(mixed: Path) -> None:
     change(mixed, plans=[*data["plans"], {"plan": {"stages": [late]}, "name": "late"}])
     with pytest.raises(PlanError, match="no layer 99") as caught:
         run_study(load_study(mixed))
-    assert caught.value.where.startswith("late, jsonl, deep: stages.0")
+    assert caught.value.where.startswith("late, asked, deep: stages.0")
     assert not list((mixed.parent / "records" / "cells").glob("*.json"))
+    # another plan of that name, which fits its model, is no help
+    early = {"plan": data["plans"][1]["plan"], "name": "late", "models": ["shallow"]}
+    change(mixed, plans=[{"plan": {"stages": [late]}, "name": "late", "models": ["deep"]}, early])
+    with pytest.raises(PlanError, match="no layer 99"):
+        run_study(load_study(mixed))
 
 
 def test_a_plan_that_names_its_models_runs_on_no_other(mixed: Path) -> None:

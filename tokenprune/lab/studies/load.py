@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -47,6 +47,7 @@ class Cell:
         varied: what a grid put into the plan, by dotted place.
         added: whether the study added it as a baseline.
         unfit: why it can't run: its plan doesn't fit the model, but another one of the study.
+        entry: which of the study's plans it is of; 0 for dense and for what the study added.
     """
 
     number: int
@@ -57,6 +58,7 @@ class Cell:
     varied: Mapping[str, Any] = field(default_factory=dict)
     added: bool = False
     unfit: str = ""
+    entry: int = 0
 
     @property
     def label(self) -> str:
@@ -104,7 +106,8 @@ def cells(study: Study) -> list[Cell]:
     """Every cell, dense first for each model and task; all plans are validated here.
 
     Raises:
-        PlanError: a plan is wrong, two plans have one name, or there are more than `MOST` cells.
+        PlanError: a plan is wrong, two plans of a model have one name, or there are more than
+            `MOST` cells.
     """
     count = cell_count(study)
     if count > MOST:
@@ -113,30 +116,36 @@ def cells(study: Study) -> list[Cell]:
             where="plans",
             remedy="Divide it into several studies, or take values out of a 'grid'.",
         )
-    dense = PlanEntry(plan={}), DENSE, Plan(seed=study.seed), dict[str, Any]()
-    plans: list[tuple[PlanEntry, str, Plan, Varied]] = [dense]
+    dense = 0, DENSE, Plan(seed=study.seed), dict[str, Any]()
+    plans: list[tuple[int, str, Plan, Varied]] = [dense]
     for number, entry in enumerate(study.plans):
         try:
-            plans += [(entry, *one) for one in _expanded(entry, study.seed)]
+            plans += [(number + 1, *one) for one in _expanded(entry, study.seed)]
         except PlanError as error:
             place = f"plans.{number}" + (f" ({entry.name})" if entry.name else "")
             error.where = ": ".join(filter(None, (place, error.where)))
             raise
-    counts = Counter(name for _, name, _, _ in plans)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
+    crossed = [
+        Cell(0, model, task, name, _for(task, plan), varied, entry=entry)
+        for model, task, (entry, name, plan, varied) in product(study.models, study.tasks, plans)
+        if not entry or study.plans[entry - 1].runs_on(model)
+    ]
+    _check_names(crossed)
+    return [replace(cell, number=number) for number, cell in enumerate(crossed)]
+
+
+def _check_names(crossed: Sequence[Cell]) -> None:
+    """Refuse plans that no report of a model could tell apart."""
+    counts = Counter((cell.model.shown, cell.task.title, cell.name) for cell in crossed)
+    twice = min((names for names, count in counts.items() if count > 1), default=None)
+    if twice is not None:
+        model, _, name = twice
         raise PlanError(
-            f"two plans are called '{min(twice)}'.",
+            f"two plans of the model '{model}' are called '{name}'.",
             where="plans",
             remedy="Give each entry a 'name' of its own, and in a template name every key of its "
             "grid: '{strategy}-{keep}'.",
         )
-    crossed = (
-        (model, task, name, _for(task, plan), varied)
-        for model, task, (entry, name, plan, varied) in product(study.models, study.tasks, plans)
-        if entry.runs_on(model)
-    )
-    return [Cell(number, *one) for number, one in enumerate(crossed)]
 
 
 def _expanded(entry: PlanEntry, seed: int) -> Iterator[tuple[str, Plan, Varied]]:
@@ -241,7 +250,10 @@ def identity(cell: Cell, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": cell.name,
         "plan": cell.plan.model_dump(mode="json", exclude_none=True),
-        "task": cell.task.model_dump(mode="json", exclude=_PLACES),
+        "task": {
+            **cell.task.model_dump(mode="json", exclude=_PLACES),
+            "name": cell.task.title,
+        },
         "model": {
             **cell.model.model_dump(mode="json", exclude={"weights", "title"}),
             "name": cell.model.shown,

@@ -86,7 +86,7 @@ class TaskEntry(Frozen):
     columns: Columns = Columns()
     """Of `dataset`: how its columns are called."""
     name: str | None = None
-    """How the report calls it; default: its kind."""
+    """How the report calls it; default: its file or folder, its dataset, or the built-in kind."""
     types: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Of `image`, `detail`, `video` and `jsonl`: only questions of these types."""
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -95,7 +95,13 @@ class TaskEntry(Frozen):
     @property
     def title(self) -> str:
         """What it is called in tables."""
-        return self.name or self.kind
+        if self.name is not None:
+            return self.name
+        named = self.path or (self.dataset and Path(self.dataset))
+        if not named:
+            return self.kind
+        place = named.resolve() if named.exists() else named
+        return (place.stem if place.is_file() else place.name) or self.kind
 
     @property
     def video(self) -> bool:
