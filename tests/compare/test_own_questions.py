@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.compare import clips
 from tests.compare.tiny import TIMM, save_pictures
 from tokenprune.cli.app import app
 from tokenprune.errors import DataError
@@ -51,6 +52,7 @@ def test_compare_asks_the_questions_of_a_table(folder: Path, llava_folder: Path)
     [
         (("--task", "image"), "questions are your own or built in"),
         (("--probe", "all", "--images", "photos"), "the probe is fitted on built-in pictures"),
+        (("--frames", "2"), "the line names a picture, and frames of videos are asked for"),
         ((), "'0.png'. Names are relative to '.'; another folder is named by --images."),
         (("--labels", "l.csv"), "--labels labelled pictures are for encoders"),
     ],
@@ -66,6 +68,26 @@ def test_what_does_not_go_with_them_is_refused(
     code, found = compare("--model", llava_folder, "--data", "asked.csv", *options)
     assert code == 2
     assert said in found
+
+
+def test_compare_asks_about_videos(folder: Path, llava_folder: Path) -> None:
+    clips.save_frames(folder / "clip", 3)
+    row = {"video": "clip", "question": "what is the shape ?", "answer": "yes"}
+    (folder / "clips.jsonl").write_text(json.dumps(row))
+    args = ("--model", llava_folder, "--plans", folder / "plan.yaml", "--frames", 2)
+    code, said = compare(*args)
+    assert code == 2
+    assert "--frames frames are taken of the videos of your own questions" in said
+    out = folder / "clips.json"
+    data = ("--data", folder / "clips.jsonl", "--new-tokens", 1, "--out", out)
+    code, said = compare(*args, *data)
+    assert code == 0, said
+    assert "Questions are about clips; token counts are per frame." in said
+    record = json.loads(out.read_text())
+    assert (record["settings"]["task"], record["settings"]["frames"]) == ("clips.jsonl", 2)
+    (row,) = record["results"]
+    assert "images: frames" in row["plan"]
+    assert row["tokens"]["llm"] == 4
 
 
 def test_an_encoder_is_asked_no_questions(folder: Path, timm_weights: Path) -> None:

@@ -21,11 +21,12 @@ from tokenprune.lab.data.candidates import read_classes
 from tokenprune.lab.data.captions import captioned_pictures
 from tokenprune.lab.data.jsonl import read_jsonl
 from tokenprune.lab.data.pictures import labelled_pictures
+from tokenprune.lab.measure.code import digest
 from tokenprune.lab.report import read_results
 from tokenprune.lab.report.page import html
 from tokenprune.lab.studies import load_study
 from tokenprune.lab.studies.load import cells
-from tokenprune.lab.studies.store import Damaged, Record, Store, digest, parse
+from tokenprune.lab.studies.store import Damaged, Record, Store, parse
 from tokenprune.lab.studies.summary import summarise
 from tokenprune.lab.train.data import read_questions
 from tokenprune.plan import dump_plan, load_plan

@@ -14,11 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from tests import text_towers
 from tests.studies.test_studies import change
+from tokenprune.lab.measure.code import code_of, digest, method_facts, package_digest
 from tokenprune.lab.studies import code, load_study, run_study
-from tokenprune.lab.studies.code import code_of, method_facts, package_digest
 from tokenprune.lab.studies.execute import forget_models
 from tokenprune.lab.studies.run import identified
-from tokenprune.lab.studies.store import digest
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import register_plugin
 
@@ -68,7 +67,7 @@ def test_another_version_of_a_method_is_another_cell(
     (tmp_path / "my_method.py").write_text(PLUGIN.replace("Mine(", "Mine  ("))
     package_digest.cache_clear()
     again = run_study(load_study(study))
-    assert again.ran == ["mine, jsonl, " + load_study(study).models[0].shown]
+    assert again.ran == ["mine, asked, " + load_study(study).models[0].shown]
     assert again.records[0] == first.records[0]
 
 

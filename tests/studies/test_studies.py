@@ -18,9 +18,9 @@ from tokenprune import hookimpl
 from tokenprune.errors import DataError, PlanError
 from tokenprune.interface.metric import Answered, Metric
 from tokenprune.lab.data.jsonl import read_jsonl
+from tokenprune.lab.measure.code import digest
 from tokenprune.lab.studies import LocalRunner, Store, Study, cells, load_study, run_study
 from tokenprune.lab.studies.run import identified
-from tokenprune.lab.studies.store import digest
 from tokenprune.lab.studies.summary import summarise
 from tokenprune.plugins.host import register_plugin
 

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from tests.studies.test_studies import change
 from tokenprune.cli import app
+from tokenprune.lab.measure.code import digest
 from tokenprune.lab.studies import Store, load_study
 from tokenprune.lab.studies.run import identified
-from tokenprune.lab.studies.store import digest
 
 
 def run(*args: object) -> tuple[int, str]:

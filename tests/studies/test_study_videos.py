@@ -21,12 +21,12 @@ from tokenprune.lab.data.jsonl import read_jsonl
 from tokenprune.lab.data.opening import opened, revision
 from tokenprune.lab.data.question import Columns
 from tokenprune.lab.data.videos import Clip, chosen
+from tokenprune.lab.measure.code import digest
 from tokenprune.lab.models import load_model, load_options
 from tokenprune.lab.studies import cells, load_study, run_study
 from tokenprune.lab.studies.building import build_task
 from tokenprune.lab.studies.model import TaskEntry
 from tokenprune.lab.studies.run import identified
-from tokenprune.lab.studies.store import digest
 from tokenprune.reference import video_model_path
 
 PLANS = [

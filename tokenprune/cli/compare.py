@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenprune.cli.consoles import line, notice, progress_bar, wide_console
+from tokenprune.cli.consoles import line, notice, progress_bar, stoppable, wide_console
 from tokenprune.cli.options import CheckData, Device, Dtype, Force, Seed, Weights, examples
 from tokenprune.cli.plans import read_plans
 from tokenprune.errors import DataError
@@ -25,6 +26,7 @@ EXAMPLES = examples(
     "tokenprune compare --task image --keep 16 --probe all",
     "tokenprune compare --plans a.yaml b.yaml --model path/to/llava",
     "tokenprune compare --model path/to/llava --data asked.csv --images photos",
+    "tokenprune compare --model path/to/qwen2-vl --data asked.jsonl --images clips --frames 8",
     "tokenprune compare --model timm:NAME --weights vit.safetensors --images DIR --labels FILE.csv",
     "tokenprune compare --model path/to/clip --images DIR --labels FILE.csv --classes NAMES.txt",
 )
@@ -67,6 +69,10 @@ Data = Annotated[
     typer.Option(
         help="Your questions about pictures (JSON lines or CSV) instead of built-in ones."
     ),
+]
+Frames = Annotated[
+    int | None,
+    typer.Option(min=1, help="With --data: it asks about videos; so many frames of each are seen."),
 ]
 Images = Annotated[
     Path | None,
@@ -119,6 +125,7 @@ def command(
     match: Match = "tokens",
     task: TaskName = None,
     data: Data = None,
+    frames: Frames = None,
     model: Model = None,
     weights: Weights = None,
     images: Images = None,
@@ -156,12 +163,13 @@ def command(
     from tokenprune.lab.models import REFERENCE, load_options, model_place
 
     record = record_path(out, "comparison.json", force=force)
-    task = _task(task, data, family, own=model is not None and model != REFERENCE)
+    task = _task(task, data, frames, family, own=model is not None and model != REFERENCE)
     generated = new_tokens or (SHORT if data is None else LONG)
     settings = Settings(
         plans=read_plans(plans or ()), keeps=keep or (), limit=limit, batch_size=batch_size,
         seed=seed, positions=positions, new_tokens=generated, split=split, task=task,
         jobs=jobs, probe=probe or (), every=every, family=family, match=match, check=check_data,
+        frames=frames,
     )  # fmt: skip
     source = Source(
         model_place(model, task), load_options(device, dtype, weights), settings,
@@ -170,7 +178,9 @@ def command(
     _run(source, record, force, answers, by_type)
 
 
-def _task(task: str | None, data: Path | None, family: str | None, *, own: bool) -> str:
+def _task(
+    task: str | None, data: Path | None, frames: int | None, family: str | None, *, own: bool
+) -> str:
     """Whose built-in questions, pictures and model are meant where options name no others."""
     if data is not None and task is not None:
         raise DataError(
@@ -178,6 +188,8 @@ def _task(task: str | None, data: Path | None, family: str | None, *, own: bool)
             where="--data and --task",
             remedy="Leave one of them away.",
         )
+    if data is not None and frames is not None:
+        return "video"
     # the learned strategies' checkpoints were trained for the small model
     small = own or data is not None or family == "learned"
     return task or ("image" if small else "detail")
@@ -186,17 +198,27 @@ def _task(task: str | None, data: Path | None, family: str | None, *, own: bool)
 def _run(source: Source, out: Path, force: bool, answers: bool, by_type: bool) -> None:
     from tokenprune.lab.compare import compare, write_record
     from tokenprune.lab.measure.files import free_path
+    from tokenprune.lab.measure.journal import forget
 
-    with progress_bar() as tell:
-        found = compare(source, progress=tell, say=notice)
+    kept = out.with_name(f"{out.name}.part")
+    with progress_bar() as tell, stoppable(tell, partial(_stays, kept)) as heard:
+        found = compare(source, progress=heard, say=notice, keep=kept)
     out = free_path(out, force=force)
     try:
         write_record(found, out, answers=answers)
     finally:  # where there is no room for the record, the tables are all that is left
         _print(found, by_type)
+    forget(kept)
     wide_console().print(line(f"record: {out}"))
     if found.failures:
         raise typer.Exit(1)
+
+
+def _stays(kept: Path, *_: int) -> str:
+    """What of a comparison that was interrupted is kept."""
+    if not any(kept.glob("*.jsonl")):
+        return "No batch was measured to the end."
+    return f"The same command goes on behind the last whole batch; those before it are in {kept}."
 
 
 def _print(found: Comparison, by_type: bool) -> None:

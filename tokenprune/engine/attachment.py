@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tokenprune.plan import Plan
 
 ATTACHED: WeakKeyDictionary[nn.Module, weakref.ref[Attachment]] = WeakKeyDictionary()
-"""Modules that carry a plan, with its handle. A model that is dropped with its plan leaves by itself;
-its id, which another model may get, would stay."""
+"""Modules that carry a plan, with its handle. A model that is dropped with its plan leaves by
+itself; its id, which another model may get, would stay."""
 
 _Owned = tuple["weakref.ref[Attachment]", Trace]
 _latest: ContextVar[tuple[_Owned, ...]] = ContextVar("tokenprune_trace", default=())

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 from tokenprune.errors import TokenpruneError
+from tokenprune.lab.compare.kept import Kept
 from tokenprune.lab.compare.source import Source
 from tokenprune.lab.measure.entries import Entry
+from tokenprune.lab.measure.journal import Journal
 from tokenprune.lab.measure.measurement import Measurement, joined
 from tokenprune.lab.measure.processes import deaf, fresh_processes
 from tokenprune.lab.measure.run import measure
@@ -33,7 +35,12 @@ class Stopped(Exception):
 
 
 def measure_in(
-    jobs: int, source: Source, task: Task, entries: Sequence[Entry], progress: Tell | None
+    jobs: int,
+    source: Source,
+    task: Task,
+    entries: Sequence[Entry],
+    progress: Tell | None,
+    kept: Kept | None = None,
 ) -> Measurement:
     """Measure in so many processes; with one, in this.
 
@@ -46,6 +53,7 @@ def measure_in(
         task: the same, built.
         entries: the plans.
         progress: told (runs done, runs in all, what runs).
+        kept: where batches are kept, and found if an earlier run was interrupted.
 
     Raises:
         TokenpruneError: what a process met, or that one of them died.
@@ -53,21 +61,24 @@ def measure_in(
     jobs = min(jobs, len(entries))
     seed = source.settings.seed
     if jobs <= 1:
-        return measure(task, entries, seed=seed, progress=progress)
+        journal = None if kept is None else kept.journal(entries)
+        return measure(task, entries, seed=seed, progress=progress, journal=journal)
     places = [range(number, len(entries), jobs) for number in range(jobs)]
+    parts = [[entries[place] for place in mine] for mine in places]
+    journals = [None if kept is None else kept.journal(mine) for mine in parts]
     threads = max(1, torch.get_num_threads() // jobs)
     context = fresh_processes()
     news, stop = context.Queue(), context.Event()
     with ProcessPoolExecutor(jobs, context, _start, (news, stop, threads)) as pool:
         with deaf():
             futures = [
-                pool.submit(_work, number, source, [entries[place] for place in mine])
-                for number, mine in enumerate(places)
+                pool.submit(_work, number, source, *work)
+                for number, work in enumerate(zip(parts, journals, strict=True))
             ]
         with _stopping(stop):
             _follow(futures, news, progress)
-            parts = [future.result() for future in futures]
-    return joined(parts, places)
+            found = [future.result() for future in futures]
+    return joined(found, places)
 
 
 def _start(news: Any, stop: Any, threads: int) -> None:
@@ -76,13 +87,16 @@ def _start(news: Any, stop: Any, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _work(number: int, source: Source, entries: list[Entry]) -> Measurement:
+def _work(
+    number: int, source: Source, entries: list[Entry], journal: Journal | None
+) -> Measurement:
     def tell(done: int, total: int, label: str) -> None:
         if _stop.is_set():
             raise Stopped
         _news.put((number, done, total, label))
 
-    return measure(source.task(), entries, seed=source.settings.seed, progress=tell)
+    seed = source.settings.seed
+    return measure(source.task(), entries, seed=seed, progress=tell, journal=journal)
 
 
 def _follow(futures: Sequence[Future[Measurement]], news: Any, progress: Tell | None) -> None:

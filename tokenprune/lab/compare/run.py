@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tokenprune.interface.loading import LoadedModel, LoadOptions
 from tokenprune.lab.compare.defaults import grouped, random_beside
 from tokenprune.lab.compare.entries import build_entries, compared_strategies
 from tokenprune.lab.compare.jobs import measure_in
+from tokenprune.lab.compare.kept import Kept
 from tokenprune.lab.compare.matching import equal_cost
 from tokenprune.lab.compare.record import Comparison
 from tokenprune.lab.compare.retention import Retention
@@ -39,6 +41,7 @@ def compare(
     *,
     progress: Tell | None = None,
     say: Say | None = None,
+    keep: Path | None = None,
 ) -> Comparison:
     """Compare plans with each other and with dense on one model.
 
@@ -47,7 +50,10 @@ def compare(
             it again.
         loaded: the source's model, if it is loaded already.
         progress: told (runs done, runs in all, what runs).
-        say: told in a sentence, before anything is measured, how long the probe will take.
+        say: told in a sentence, before anything is measured, how long the probe will take, and
+            that something was measured before.
+        keep: folder in which batches are kept until somebody calls `journal.forget`: the same
+            comparison, interrupted and started again, goes on behind the last one.
 
     Raises:
         TokenpruneError: bad input of any kind, or a plan of the user's that doesn't fit the model.
@@ -66,7 +72,12 @@ def compare(
     retention = Retention.of(task, settings, loaded)
     if retention is not None and say is not None:
         say(_probing(retention, len(entries)))
-    whole = _measure(source, task, entries, told)
+    kept = None
+    if keep is not None:
+        kept = Kept.of(keep, task, loaded, source)
+        if say is not None and any(keep.glob("*.jsonl")):
+            say(f"batches that an earlier run of this comparison kept in {keep} are taken over")
+    whole = _measure(source, task, entries, told, kept)
     measured = whole.complete()
     dense, *results = Judge(
         samples_of(task, measured), runs_of(task, measured), settings.seed
@@ -96,16 +107,18 @@ def _probing(retention: Retention, plans: int) -> str:
     return f"--probe will take about {about} more, once the plans are measured"
 
 
-def _measure(source: Source, task: Task, entries: Sequence[Entry], told: _Passes) -> Measurement:
+def _measure(
+    source: Source, task: Task, entries: Sequence[Entry], told: _Passes, kept: Kept | None
+) -> Measurement:
     """All rows, and in a second pass a baseline for those that have none among the first."""
     jobs = source.settings.jobs
-    first = measure_in(jobs, source, task, entries, told)
+    first = measure_in(jobs, source, task, entries, told, kept)
     ours = task.kind == "mllm" and not source.settings.plans and BASELINE in host().strategies
     extra = _baselines(runs_of(task, first.complete())) if ours else []
     if not extra:
         return first
     told.next()
-    second = measure_in(jobs, source, task, extra, told)
+    second = measure_in(jobs, source, task, extra, told, kept)
     order = grouped([*entries, *extra])
     places = {id(entry): place for place, entry in enumerate(order)}
     return joined(
@@ -174,6 +187,7 @@ def _settings(source: Source) -> dict[str, Any]:
     settings = source.settings
     return {
         "task": settings.task if source.data is None else source.data.name,
+        **({} if settings.frames is None else {"frames": settings.frames}),
         # plans of the user's own run as written, unless a cost is solved for
         "match": "stage" if settings.plans and settings.match == "tokens" else settings.match,
         "jobs": settings.jobs,

@@ -37,6 +37,7 @@ class Settings:
         match: what budgets are made equal in, see `matching.MATCHES`; `stage` leaves to every
             strategy's stage what its budget counts.
         check: pictures that are opened before anything runs, see `check_samples`.
+        frames: of each video of the user's own questions; None: they are about pictures.
 
     Raises:
         DataError: there is no such choice, or one that would be ignored.
@@ -57,6 +58,7 @@ class Settings:
     family: str | None = None
     match: str = "tokens"
     check: int | None = None
+    frames: int | None = None
 
     def __post_init__(self) -> None:
         for option, value, known in (
@@ -92,4 +94,4 @@ class Settings:
     @property
     def video(self) -> bool:
         """Whether questions are about clips."""
-        return self.task == "video"
+        return self.task == "video" or self.frames is not None

@@ -64,11 +64,18 @@ class Source:
                 where="--classes" if self.classes else "--prompt",
                 remedy="Leave it away, or pass the folder of a dual encoder, such as CLIP.",
             )
+        if settings.frames is not None and self.data is None:
+            raise DataError(
+                "frames are taken of the videos of your own questions.",
+                where="--frames",
+                remedy="Pass the questions with --data FILE, or leave it away: --task video asks "
+                "about built-in clips.",
+            )
         candidates = None
         if isinstance(loaded, LoadedMllm):
             self._check_own_pictures()
             if settings.video:
-                check_clips(loaded, "--task video")
+                check_clips(loaded, "--task video" if self.data is None else "--frames")
             samples = self._questions()
         elif self.data is not None:
             raise DataError(
@@ -113,7 +120,9 @@ class Source:
                 where="--probe and --data",
                 remedy="Leave one of them away.",
             )
-        found = read_jsonl(self.data, folder=self.images, elsewhere="--images")
+        found = read_jsonl(
+            self.data, frames=settings.frames, folder=self.images, elsewhere="--images"
+        )
         return found[: settings.limit]
 
     def about(self, loaded: LoadedModel) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def legend(comparison: Comparison) -> list[str]:
         else []
     )
     video = ["Questions are about clips; token counts are per frame."]
-    video = video if comparison.settings.get("task") == "video" else []
+    about_clips = comparison.settings.get("task") == "video" or "frames" in comparison.settings
+    video = video if about_clips else []
     others = comparison.settings.get("others", 0)
     more = [f"{others} other strategies: --all, or --family for one place."] if others else []
     return [

@@ -137,7 +137,7 @@ def _names(row: DataRow) -> list[str]:
         raise DataError(
             "the line names a video, and nothing says how many of its frames are taken.",
             where=row.where,
-            remedy="Add frames: 8 to the task of a study; to a benchmark, --frames 8.",
+            remedy="Add frames: 8 to the task of a study; to compare or bench, --frames 8.",
         )
     given = row.data.get("images", row.data.get("image", row.data.get("file_name")))
     names = given if isinstance(given, list) else [given]

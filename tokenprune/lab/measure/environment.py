@@ -13,6 +13,10 @@ from tokenprune.interface.versions import installed
 PACKAGES = ("tokenprune", "torch", "transformers", "timm", "triton", "numpy")
 
 
+#: Facts that make a measurement another one.
+FACTS = ("python", "system", "processor", "accelerator", "packages")
+
+
 def describe_environment() -> dict[str, Any]:
     """Versions, processor, threads and accelerator, as plain JSON-able values."""
     return {
@@ -24,6 +28,12 @@ def describe_environment() -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "packages": {name: version for name in PACKAGES if (version := installed(name))},
     }
+
+
+def environment_facts() -> dict[str, Any]:
+    """Of `describe_environment`, what makes a measurement another one."""
+    here = describe_environment()
+    return {name: here[name] for name in FACTS}
 
 
 def _processor() -> str:

@@ -45,6 +45,7 @@ class Measured:
         tiles: mean pieces in which the tower saw an image.
         checks: what was found right before anything was timed; every run attaches anew.
         counted: samples on which operations were counted; the same ones of every plan.
+        images: that `tokens` and `tiles` are means over.
     """
 
     entry: Entry | None
@@ -59,17 +60,17 @@ class Measured:
     tiles: float = 1.0
     checks: Checks = field(default_factory=Checks)
     counted: int = 0
-    _images: int = 0
+    images: int = 0
 
     def count(self, meter: Meter) -> None:
         """Take a batch's mean counts into the mean of all."""
-        seen, images, tokens = self._images, meter.images, meter.tokens
+        seen, images, tokens = self.images, meter.images, meter.tokens
         for stage, mean in tokens.items():
             before = self.tokens.get(stage, 0.0)
             self.tokens[stage] = (before * seen + mean * images) / (seen + images)
         tiles = 1.0 if meter.tiles is None else meter.tiles
         self.tiles = (self.tiles * seen + tiles * images) / max(seen + images, 1)
-        self._images += images
+        self.images += images
 
     def count_flops(self, total: int, samples: int) -> None:
         """Take the operations of some samples into the mean of all."""

@@ -40,23 +40,27 @@ class Preparing:
 
     Attributes:
         lost: by number of the sample, why it was left out.
+        taken: batches of the task that were gone through, those without any sample left included.
     """
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self.lost: dict[int, str] = {}
+        self.taken = 0
 
     def batches(self) -> Iterator[Ready]:
-        """Every batch, without the samples that can't be prepared.
+        """Every batch behind the `taken` ones, without the samples that can't be prepared.
 
         Raises:
             DataError: more than `MOST_LOST` of the samples can't.
             TokenpruneError: a batch can't whose samples can, each by itself.
         """
-        start = 0
-        for batch in self._task.batches:
+        batches = self._task.batches
+        start = sum(map(len, batches[: self.taken]))
+        for batch in batches[self.taken :]:
             ready = self._ready(batch, start)
             start += len(batch)
+            self.taken += 1
             self._check()
             if ready is not None:
                 yield ready

@@ -18,6 +18,7 @@ from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.measure.counting import counted_batches, elements
 from tokenprune.lab.measure.entries import Entry
+from tokenprune.lab.measure.journal import Journal
 from tokenprune.lab.measure.measurement import Beside, Measured, Measurement, why
 from tokenprune.lab.measure.preparing import Preparing, Ready
 from tokenprune.lab.measure.task import Task
@@ -30,7 +31,12 @@ PLANS_PER_DENSE = 8
 
 
 def measure(
-    task: Task, entries: Sequence[Entry], *, seed: int = 0, progress: Tell | None = None
+    task: Task,
+    entries: Sequence[Entry],
+    *,
+    seed: int = 0,
+    progress: Tell | None = None,
+    journal: Journal | None = None,
 ) -> Measurement:
     """Run every plan and the dense model on every batch, in an order drawn anew for each.
 
@@ -43,6 +49,7 @@ def measure(
         entries: the plans.
         seed: of the orders.
         progress: told (runs done, runs in all, what runs).
+        journal: of this very measurement; batches in it aren't measured again.
 
     Raises:
         DataError: too many samples can't be prepared.
@@ -55,27 +62,48 @@ def measure(
             attach(task.model, _plan(row)).detach()
     dense, idle = Measured(None), Measured(Entry("dense", Plan()))
     rows = [dense, idle, *plans]
-    order = rows + [dense] * (len(plans) // PLANS_PER_DENSE)
-    counted = counted_batches(len(task.batches))
-    runs = len(order) * len(task.batches) + len(counted) * (len(plans) + 1) + 1
-    tell = _Teller(progress, runs)
-    preparing, rng = Preparing(task), random.Random(seed)
-    largest = (-1, [0])
-    with torch.no_grad():
-        for number, ready in enumerate(preparing.batches()):
-            if number in counted:
-                _count(task, ready, [dense, *plans] if number else rows, tell)
-            rng.shuffle(order)
-            _run_batch(task, ready, order, tell)
-            largest = max(largest, (elements(ready.inputs), ready.numbers), key=itemgetter(0))
+    preparing = Preparing(task)
+    with torch.no_grad(), journal or nullcontext():
+        largest = _run_batches(task, rows, seed, preparing, journal, progress)
     for row in rows:
         row.beside = Beside(dense.wall, idle.wall, dict(idle.seconds))
-    return Measurement(dense, idle, plans, lost=preparing.lost, largest=largest[1])
+    return Measurement(dense, idle, plans, lost=preparing.lost, largest=largest)
+
+
+def _run_batches(
+    task: Task,
+    rows: Sequence[Measured],
+    seed: int,
+    preparing: Preparing,
+    journal: Journal | None,
+    progress: Tell | None,
+) -> list[int]:
+    """Run every batch that isn't in the journal; the samples of the largest one of all."""
+    dense, _, *plans = rows
+    order = [*rows, *[dense] * (len(plans) // PLANS_PER_DENSE)]
+    counted = counted_batches(len(task.batches))
+    done, largest = (0, (-1, [0])) if journal is None else journal.restore(rows, preparing)
+    runs = len(order) * len(task.batches) + len(counted) * (len(plans) + 1) + 1
+    past = len(order) * done + sum((len(plans) + 1 + (not n)) for n in counted if n < done)
+    tell, rng = _Teller(progress, runs, past), random.Random(seed)
+    for _ in range(done):
+        rng.shuffle(order)  # as it was for the batches of the journal
+    for number, ready in enumerate(preparing.batches(), start=done):
+        if number in counted:
+            _count(task, ready, [dense, *plans] if number else rows, tell)
+        elif number == done:
+            _warm_up(task, ready, rows)
+        rng.shuffle(order)
+        _run_batch(task, ready, order, tell)
+        largest = max(largest, (elements(ready.inputs), ready.numbers), key=itemgetter(0))
+        if journal is not None:
+            journal.add(ready.numbers, rows, preparing, largest)
+    return largest[1]
 
 
 class _Teller:
-    def __init__(self, progress: Tell | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
+    def __init__(self, progress: Tell | None, total: int, done: int) -> None:
+        self._progress, self._total, self._done = progress, total, done
 
     def __call__(self, row: Measured) -> None:
         if self._progress is not None:
@@ -110,6 +138,15 @@ def _count(task: Task, ready: Ready, rows: Sequence[Measured], tell: _Teller) ->
         with _excused(row), _attached(task, row), count_flops() as counter:
             task.call(ready.inputs)
             row.count_flops(counter.total, len(ready.numbers))
+
+
+def _warm_up(task: Task, ready: Ready, rows: Sequence[Measured]) -> None:
+    """Call every row once, as the first batch of a run does, where a run goes on in the middle."""
+    for row in rows:
+        if row.failure:
+            continue
+        with _excused(row), _attached(task, row):
+            task.call(ready.inputs)
 
 
 def _attached(task: Task, row: Measured) -> AbstractContextManager[object]:

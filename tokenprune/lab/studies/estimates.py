@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tokenprune.engine.attach import attach
+from tokenprune.lab.measure.code import digest
 from tokenprune.lab.measure.counting import counted_batches
 from tokenprune.lab.measure.preparing import first_ready
 from tokenprune.lab.measure.task import Task
@@ -19,7 +20,7 @@ from tokenprune.lab.studies.load import Cell
 from tokenprune.lab.studies.model import Study
 from tokenprune.lab.studies.older import older_keys
 from tokenprune.lab.studies.run import identified
-from tokenprune.lab.studies.store import Damaged, Store, digest
+from tokenprune.lab.studies.store import Damaged, Store
 from tokenprune.plan import Plan
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tokenprune.lab.studies.code import package_digest
-from tokenprune.lab.studies.store import Store, digest
+from tokenprune.lab.measure.code import digest, package_digest
+from tokenprune.lab.studies.store import Store
 
 #: What is the matter with such records, for people.
 OLDER = "recorded under another version of tokenprune or of a plugin"

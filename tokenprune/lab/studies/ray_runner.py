@@ -15,8 +15,8 @@ from pydantic import Field
 
 from tokenprune.errors import BackendUnavailableError, DataError, TokenpruneError
 from tokenprune.errors.installing import pip_install
+from tokenprune.lab.measure.code import code_of, method_code
 from tokenprune.lab.measure.environment import describe_environment
-from tokenprune.lab.studies.code import code_of, method_code
 from tokenprune.lab.studies.execute import execute, forget_models
 from tokenprune.lab.studies.load import Cell
 from tokenprune.lab.studies.model import Study

@@ -15,23 +15,23 @@ from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.lab.clips import on_clips
 from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.opening import revision
-from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.measure.code import code_of, digest, method_facts
+from tokenprune.lab.measure.environment import environment_facts
 from tokenprune.lab.measure.metrics import chosen_metrics
 from tokenprune.lab.measure.telling import Tell
 from tokenprune.lab.studies.baselines import may_lack, missing_baselines
-from tokenprune.lab.studies.code import code_of, method_facts
 from tokenprune.lab.studies.execute import cell_task, loaded_model, model_of
 from tokenprune.lab.studies.load import Cell, cells, identity
 from tokenprune.lab.studies.model import Study, TaskEntry
 from tokenprune.lab.studies.older import older_keys
 from tokenprune.lab.studies.reporters import Announcer, Opening, Reporter
 from tokenprune.lab.studies.runners import LocalRunner, Runner
-from tokenprune.lab.studies.store import Damaged, Record, Store, digest
+from tokenprune.lab.studies.store import Damaged, Record, Store
 
 Known = tuple[Cell, dict[str, Any]]
 
-#: Facts of the environment that make a measurement another one.
-FACTS = ("python", "system", "processor", "accelerator", "packages")
+#: An entry of the study's plans, and one of the names that its grid makes.
+Named = tuple[int, str]
 
 #: Keys of the study that make it another one, too.
 SETTINGS = {"batch_size", "seed", "metrics"}
@@ -72,10 +72,9 @@ def identified(study: Study, check: int | None = None) -> list[Known]:
         TokenpruneError: a model or a task that doesn't fit, or a plan that fits none of them.
     """
     metrics = chosen_metrics(study.metrics)
-    here = describe_environment()
-    environment = {name: here[name] for name in FACTS}
+    environment = environment_facts()
     given, added, checked = list[Known](), list[Known](), list[TaskEntry]()
-    all_cells, refused = cells(study), dict[str, TokenpruneError]()
+    all_cells, refused = cells(study), dict[Named, TokenpruneError]()
     for _, several in groupby(all_cells, key=lambda cell: (cell.model, cell.task)):
         mine = list(several)
         first = mine[0]
@@ -100,9 +99,9 @@ def identified(study: Study, check: int | None = None) -> list[Known]:
         given += [_known(cell, facts) for cell in tried]
         if study.add_random:
             added += [_known(cell, facts) for cell in _baselines(tried, loaded, number)]
-    fits = {cell.name for cell, _ in given if not cell.unfit}
-    for name, error in refused.items():
-        if name not in fits:
+    fits = {_named(cell) for cell, _ in given if not cell.unfit}
+    for plan, error in refused.items():
+        if plan not in fits:
             raise error
     return given + added
 
@@ -111,13 +110,18 @@ def _known(cell: Cell, facts: Mapping[str, Any]) -> Known:
     return cell, identity(cell, {**facts, "methods": method_facts(cell.plan)})
 
 
-def _tried(cell: Cell, loaded: LoadedModel, refused: dict[str, TokenpruneError]) -> Cell:
+def _named(cell: Cell) -> Named:
+    """Which plan of the study a cell is of, on whatever model; others may share its name there."""
+    return cell.entry, cell.name
+
+
+def _tried(cell: Cell, loaded: LoadedModel, refused: dict[Named, TokenpruneError]) -> Cell:
     """The cell with its plan as it runs on the model, and with the reason if it doesn't fit.
 
     Args:
         cell: the cell.
         loaded: its model.
-        refused: the first refusal of every plan, by name; one is added.
+        refused: the first refusal of every plan; one is added.
 
     Raises:
         TokenpruneError: the model isn't served.
@@ -133,7 +137,7 @@ def _tried(cell: Cell, loaded: LoadedModel, refused: dict[str, TokenpruneError])
             raise
         # frames hold the model, of which only two are kept
         error.__traceback__ = error.__cause__ = error.__context__ = None
-        refused.setdefault(cell.name, error)
+        refused.setdefault(_named(cell), error)
         return replace(cell, unfit=reason)
     return cell
 

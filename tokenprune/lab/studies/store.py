@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from tokenprune.errors import DataError
 from tokenprune.errors.files import reason
+from tokenprune.lab.measure.code import digest
 from tokenprune.lab.measure.files import write_text
 from tokenprune.lab.measure.locks import locked
 from tokenprune.lab.studies.forms import wrong_form
@@ -22,12 +22,6 @@ FORMAT = 1
 NOTE = "study.json"
 
 Status = Literal["done", "failed"]
-
-
-def digest(data: Any) -> str:
-    """SHA-256 of plain data, independent of the order of keys."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from tokenprune.lab.judge import Judge, PlanRun, Result, Samples
 from tokenprune.lab.judge.planned import Planned
 from tokenprune.lab.judge.seeds import Repeated, repeated
 from tokenprune.lab.judge.tables import Line
+from tokenprune.lab.measure.code import digest
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.metrics import ACCURACY
 from tokenprune.lab.studies.load import DENSE
-from tokenprune.lab.studies.store import Record, digest
+from tokenprune.lab.studies.store import Record
 from tokenprune.plan import Plan
 
 #: What differs between the cells of a group.

@@ -1,4 +1,4 @@
-"""The code and the files that a cell depends on, by their content.
+"""The code and the files that a measurement depends on, by their content.
 
 A version number doesn't change while somebody works on a method; a record must not outlive the code
 that it measured.
@@ -7,6 +7,7 @@ that it measured.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterable
@@ -23,6 +24,12 @@ from tokenprune.plugins.strategies import strategy_class, strategy_params
 
 #: Endings of the files that a tokenizer is read from.
 TEXTS = (".json", ".txt", ".model", ".jinja")
+
+
+def digest(data: Any) -> str:
+    """SHA-256 of plain data, independent of the order of keys."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def method_facts(plan: Plan) -> dict[str, Any]:
