@@ -12,6 +12,7 @@ from tests.compare import clips
 from tests.compare.tiny import TIMM, save_pictures
 from tokenprune.cli.app import app
 from tokenprune.errors import DataError
+from tokenprune.lab.data.jsonl import read_jsonl
 from tokenprune.lab.studies.load import load_study
 from tokenprune.lab.studies.tasks import questions
 
@@ -88,6 +89,17 @@ def test_compare_asks_about_videos(folder: Path, llava_folder: Path) -> None:
     (row,) = record["results"]
     assert "images: frames" in row["plan"]
     assert row["tokens"]["llm"] == 4
+
+
+def test_a_missing_video_is_told_where_it_was_looked_for(tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"video": "a.mp4", "question": "what ?", "answer": "yes"}))
+    with pytest.raises(DataError, match=r"there is no video 'a\.mp4'") as caught:
+        read_jsonl(asked, frames=2, folder=tmp_path / "clips", elsewhere="--images")
+    folder = tmp_path / "clips"
+    assert caught.value.remedy == (
+        f"Names are relative to '{folder}'; another folder is named by --images."
+    )
 
 
 def test_an_encoder_is_asked_no_questions(folder: Path, timm_weights: Path) -> None:

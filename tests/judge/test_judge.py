@@ -12,7 +12,7 @@ from tokenprune.lab.compare.record import row_data
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.judge import Judge, Result
 from tokenprune.lab.judge.measured import runs_of, samples_of
-from tokenprune.lab.judge.warnings import warnings_of
+from tokenprune.lab.judge.warnings import gathered, notes, warnings_of
 from tokenprune.lab.measure.checks import expected_tokens, failed_checks
 from tokenprune.lab.measure.entries import Entry, strategy_entry
 from tokenprune.lab.measure.measurement import Beside, Measured, Measurement
@@ -177,6 +177,7 @@ def test_warnings(versus: Interval | None, total: Interval, says: list[str]) -> 
     ("wall", "says"),
     [
         ([0.6] * 7, []),
+        ([0.6, 9.0], []),
         ([0.6] * 6 + [0.9], []),
         ([0.6] * 6 + [9.0], ["time / dense is 1.80 over all batches and 0.60 in the middle one"]),
         ([9.0] * 4 + [0.6] * 3, ["time / dense is 5.40 over all batches and 9.00 in the middle"]),
@@ -191,6 +192,24 @@ def test_a_time_that_a_few_batches_decide_is_said(wall: list[float], says: list[
     uneven = [one for one in told if "slower" not in one]
     assert len(uneven) == len(says)
     assert all(one.startswith(said) for one, said in zip(uneven, says, strict=True))
+
+
+@pytest.mark.parametrize(("rows", "lines"), [(5, 5), (6, 1)])
+def test_times_of_many_rows_that_a_few_batches_decide_are_one_line(rows: int, lines: int) -> None:
+    """On a busy machine that is nearly every row, each with numbers of its own."""
+    _, (result,) = results(row(entry("fopru", 8), 10, 1.0))
+    uneven = []
+    for number in range(rows):
+        run = replace(result.run, wall=[0.6] * 6 + [9.0 + number], dense_wall=[1.0] * 7)
+        share = sum(run.wall) / 7
+        total = Interval(share, 0.9, share)
+        told = warnings_of(run, Interval(0.5, 0.46, 0.54), None, total, 40)
+        uneven.append(replace(result, run=run, warnings=told))
+    said = [line for line in gathered(uneven) if "in the middle one" in line[1]]
+    said += [line for line in gathered(uneven) if "off that of the middle one" in line[1]]
+    assert len(said) == lines
+    assert len({*notes(uneven)}) == lines
+    assert (said[0][0] == "every row") is (lines == 1)
 
 
 def test_a_few_batches_and_pictures_are_sure_of_nothing() -> None:

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from tests import text_towers
 from tests.studies.test_studies import change
+from tokenprune.lab.measure import code
 from tokenprune.lab.measure.code import code_of, digest, method_facts, package_digest
-from tokenprune.lab.studies import code, load_study, run_study
+from tokenprune.lab.studies import load_study, run_study
 from tokenprune.lab.studies.execute import forget_models
 from tokenprune.lab.studies.run import identified
 from tokenprune.plan import load_plan

@@ -108,13 +108,13 @@ def _seen(
 ) -> tuple[Path | list[Path] | Clip, str]:
     """What a line asks about, and what is the same for lines about the same."""
     if frames is not None:
-        path = _video(row, folder)
+        path = _video(row, folder, elsewhere)
         return Clip.of(path, frames, row.where), str(path)
     pictures = [row.file(folder, name, "picture", elsewhere) for name in _names(row)]
     return (pictures if len(pictures) > 1 else pictures[0]), "|".join(map(str, pictures))
 
 
-def _video(row: DataRow, folder: Path) -> Path:
+def _video(row: DataRow, folder: Path, elsewhere: str) -> Path:
     if any(key in row.data for key in PICTURES):
         raise DataError(
             "the line names a picture, and frames of videos are asked for.",
@@ -129,7 +129,8 @@ def _video(row: DataRow, folder: Path) -> Path:
             where=row.where,
             remedy='Write {"video": "a.mp4", "question": "...", "answer": "..."}.',
         )
-    return folder / name
+    path = folder / name
+    return path if is_folder(path) else row.file(folder, name, "video", elsewhere)
 
 
 def _names(row: DataRow) -> list[str]:

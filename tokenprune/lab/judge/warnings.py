@@ -17,8 +17,13 @@ WIDE = 0.10
 #: Times as a share of dense are uneven where the batch in the middle differs by more (ours).
 UNEVEN = 0.10
 
+#: So few batches have no one in the middle.
+PAIR = 2
+
 #: So many plans and more that a warning is about are counted and not named.
 MANY = 6
+
+_HELD_UP = ": a few long ones weigh most, or something held them up"
 
 
 def warnings_of(
@@ -78,11 +83,11 @@ def _uneven(run: PlanRun, total: float) -> str:
     """That a few batches decide about the time, as one does that something else held up."""
     pairs = zip(run.wall, run.dense_wall, strict=True)
     middle = median(wall / dense if dense else nan for wall, dense in pairs)
-    if run.dense or not abs(total - middle) > UNEVEN * middle:
+    few = len(run.wall) <= PAIR
+    if run.dense or few or not abs(total - middle) > UNEVEN * middle:
         return ""
     return (
-        f"time / dense is {total:.2f} over all batches and {middle:.2f} in the middle one: a few "
-        "long ones weigh most, or something held them up"
+        f"time / dense is {total:.2f} over all batches and {middle:.2f} in the middle one{_HELD_UP}"
     )
 
 
@@ -108,8 +113,8 @@ def unknown_words(words: Sequence[str]) -> str:
 def gathered(results: Sequence[Result]) -> list[tuple[str, str]]:
     """Which rows, and what to beware of with them; each warning once."""
     about: dict[str, list[str]] = defaultdict(list)
-    for result in results:
-        for warning in result.warnings:
+    for result, warnings in zip(results, _said(results), strict=True):
+        for warning in warnings:
             about[warning].append(result.title)
     return [(_names(names, len(results)), warning) for warning, names in about.items()]
 
@@ -117,7 +122,19 @@ def gathered(results: Sequence[Result]) -> list[tuple[str, str]]:
 def notes(results: Sequence[Result]) -> list[str]:
     """Row by row, the numbers of its warnings among those of `gathered`, from 1 on."""
     order = [warning for _, warning in gathered(results)]
-    return [", ".join(str(order.index(one) + 1) for one in row.warnings) for row in results]
+    return [", ".join(str(order.index(one) + 1) for one in mine) for mine in _said(results)]
+
+
+def _said(results: Sequence[Result]) -> list[list[str]]:
+    """Row by row, its warnings; numbers that would make a line of each row are left out."""
+    uneven = [one for row in results for one in row.warnings if one.endswith(_HELD_UP)]
+    if len(uneven) < MANY:
+        return [[*row.warnings] for row in results]
+    shared = (
+        f"time / dense over all batches is more than {UNEVEN:.0%} off that of the middle one"
+        f"{_HELD_UP}"
+    )
+    return [[shared if one in uneven else one for one in row.warnings] for row in results]
 
 
 def _names(names: Sequence[str], rows: int) -> str:
