@@ -134,10 +134,24 @@ def test_what_is_no_terminal_hears_now_and_then(
     assert capsys.readouterr().err == ""
 
 
+def test_what_an_earlier_run_did_makes_no_step_look_short(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine steps were taken over, and one takes a minute."""
+    now = [0.0]
+    monkeypatch.setattr("tokenprune.cli.consoles.time.monotonic", lambda: now[0])
+    with progress_bar() as tell:
+        for done in (9, 10):
+            tell(done, 12, "vscan")
+            now[0] += 60.0
+    assert capsys.readouterr().err.splitlines() == ["10 of 12: vscan; about 2 min left"]
+
+
 def test_the_watcher_gives_the_time_left_too(capsys: pytest.CaptureFixture[str]) -> None:
     """The thread wakes just before a step is told, so its lines are most of what is seen."""
     with progress_bar() as tell:
         lines: Any = tell
+        lines(0, 131, "dense")
         lines(27, 131, "vscan")
         began = lines._start
         lines._told = began + 54.0  # 2 s a step

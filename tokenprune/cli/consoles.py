@@ -36,6 +36,7 @@ class _Lines:
         self._console = console
         self._start = self._said = self._told = time.monotonic()
         self._done, self._total, self._what = 0, 0, ""
+        self._before: int | None = None  # done when it began, by a run that was interrupted
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -51,6 +52,7 @@ class _Lines:
         with self._lock:
             self._told = time.monotonic()
             self._done, self._total, self._what = done, total, what
+            self._before = done if self._before is None else self._before
             self._say(self._told)
 
     def _watch(self) -> None:
@@ -67,8 +69,9 @@ class _Lines:
         parts = [f"{self._done} of {self._total}: {self._what}"]
         if running >= PAUSE:
             parts.append(f"for {running:.0f} s so far")
-        if self._done:
-            each = (self._told - self._start) / self._done
+        mine = self._done - (self._before or 0)
+        if mine:
+            each = (self._told - self._start) / mine
             left = each * (self._total - self._done) - min(running, each)
             minutes = round(left / 60)
             parts.append(f"about {minutes} min left" if minutes else "less than a minute left")

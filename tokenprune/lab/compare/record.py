@@ -24,7 +24,7 @@ class Comparison:
     Attributes:
         kind: `mllm`, `classifier` or `dual`.
         created: when it ended, UTC, ISO 8601.
-        elapsed: seconds it took, loading included.
+        elapsed: seconds that the run took which ended it, loading included.
         model: name, weights, SHA-256, parameters, device and dtype.
         task: where the samples come from and how many there are.
         settings: batch size, seed and the like.
