@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 from tokenprune_adapters.shared.signatures import Relied
+from torch import nn
 
 import tokenprune
 from tests import models
+from tests.families.cases import CASES
 from tests.mllm.calls import SHORT, inputs, logits
-from tests.mllm.plans import plan
+from tests.mllm.plans import drawn, plan
 from tokenprune.errors import DependencyError, UnsupportedModelError
 from tokenprune.interface import versions
 
@@ -26,6 +28,8 @@ class Taking:
     def named(self, hidden: Any, mask: Any = None, *, cache: Any = None) -> None: ...
 
     def anything(self, hidden: Any, **kwargs: Any) -> None: ...
+
+    def handing_on(self, x: Any, *args: Any, **kwargs: Any) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,8 @@ class Taking:
         (Relied(Taking(), "named", first=(("x", "y"),)), "no longer begins with 'x' or 'y'"),
         (Relied(Taking(), "gone"), "no longer exists"),
         (Relied(Taking(), "anything", ("mask",)), "no longer takes 'mask'"),
+        (Relied(Taking(), "anything", first=("mask",)), "no longer begins with 'mask'"),
+        (Relied(Taking(), "handing_on", first=("hidden", "mask")), None),
     ],
 )
 def test_what_is_missing(relied: Relied, words: str | None) -> None:
@@ -83,6 +89,37 @@ def test_a_renamed_argument_is_refused_and_the_model_stays(part: str) -> None:
     assert torch.equal(logits(of, call), want)
     with tokenprune.attach(of, plan(FAST)):
         logits(of, call)
+
+
+class Trained(nn.Module):
+    """What PEFT puts around a module that is trained whole beside adapters (`modules_to_save`)."""
+
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.inside(x, *args, **kwargs)
+
+
+@pytest.mark.parametrize("place", ["encoder", "pre_llm", "decoder"])
+@pytest.mark.parametrize(
+    ("name", "path"), [("llava", "multi_modal_projector"), ("qwen2_5_vl", "visual.merger")]
+)
+def test_what_hands_on_its_arguments_may_name_them_otherwise(
+    name: str, path: str, place: str
+) -> None:
+    case = CASES[name]
+    of, call = case.create(), case.inputs("several")
+    wanted = plan({**drawn(keep=0.5, at=place), **({"layer": 2} if place != "pre_llm" else {})})
+    with tokenprune.attach(of, wanted):
+        expected = logits(of, call)
+    dense = logits(of, call)
+    core = of.model
+    core.set_submodule(path, Trained(core.get_submodule(path)))
+    with tokenprune.attach(of, wanted):
+        assert torch.equal(logits(of, call), expected)
+    assert torch.equal(logits(of, call), dense)
 
 
 def test_a_cache_of_no_known_name_is_refused() -> None:

@@ -25,7 +25,8 @@ class Relied:
         method: name of the method.
         names: parameters that must exist; of a tuple one is enough.
         first: parameters that must stand in front, in this order, since they go by position; of a
-            tuple any.
+            tuple any. A wrapper that hands on whatever comes, as PEFT's around a module that is
+            trained whole, may call them otherwise.
         anything: whether a method that takes any keyword is fine (it hands them on).
     """
 
@@ -44,9 +45,10 @@ class Relied:
         parameters = inspect.signature(function).parameters if own is None else signature(own)
         front = [_either(name) for name in self.first]
         begins = list(parameters)[: len(front)]
-        if len(begins) < len(front) or any(
-            name not in wanted for name, wanted in zip(begins, front, strict=True)
-        ):
+        agrees = len(begins) == len(front) and all(
+            name in wanted for name, wanted in zip(begins, front, strict=True)
+        )
+        if not agrees and not _hands_on(parameters.values()):
             return f"no longer begins with {', '.join(_listed(one, ' or ') for one in front)}"
         if self.anything and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             return None
@@ -55,6 +57,11 @@ class Relied:
             if not set(wanted) & set(parameters):
                 return f"no longer takes {_listed(wanted, ' or ')}"
         return None
+
+
+def _hands_on(parameters: Iterable[inspect.Parameter]) -> bool:
+    kinds = {one.kind for one in parameters}
+    return {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds
 
 
 def check_library(library: str, relied: Iterable[Relied]) -> None:

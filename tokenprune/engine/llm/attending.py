@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokenprune.engine.checks import refuse_spread
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.errors import SignalError
 from tokenprune.interface.adapter import MllmAdapter
@@ -32,11 +33,14 @@ def refuse_unread(stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: Ml
         spec: the model as data.
 
     Raises:
-        SignalError: naming the layer, why, and the layers where it can be read.
+        SignalError: naming the layer, why, and the layers where it can be read; or a process has
+            some of the heads only.
     """
     readable = [n for n, layer in enumerate(spec.layers) if adapter.no_query_key(layer) is None]
     sites = [stage.site.layer for stage in stages]
+    heads = [one for n in readable for one in adapter.projections(spec.layers[n]).values()]
     for stage in stages:
+        refuse_spread(stage.stage, [stage.site], heads)
         number = stage.site.layer
         why = adapter.no_query_key(spec.layers[number])
         if why is not None and stage.reads(LayerAhead):
