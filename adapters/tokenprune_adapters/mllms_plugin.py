@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune.testing.kinds import TinyModel
+from tokenprune_adapters.transformers.apertus1p5 import Apertus1p5Adapter
 from tokenprune_adapters.transformers.family_table import ADAPTERS as FAMILIES
 from tokenprune_adapters.transformers.gemma3n import Gemma3nAdapter
 from tokenprune_adapters.transformers.glm5_next import Glm5NextAdapter
@@ -25,6 +26,7 @@ ADAPTERS: tuple[type[MllmAdapter], ...] = (
     LlavaAdapter,
     Llama4Adapter,
     *FAMILIES,
+    Apertus1p5Adapter,
     Gemma3nAdapter,
     Granite4VisionAdapter,
     Molmo2Adapter,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokenprune_adapters.transformers.unserved import UNSERVED
+
 from generators.markdown import MARK, table
 from tokenprune.plugins.host import host
 from tokenprune.plugins.matrix import Fit, alike, footnotes, matrix
@@ -39,6 +41,13 @@ in Llama 4, whose projector is a linear map. In the other families they stand wh
 its pictures together, behind the projector and at the LLM's width. That is why strategies with
 companions (`vistog`) and those of several encoder levels (`quecc`), which read the tower's width,
 are refused there.
+
+### Not served
+
+Multimodal LLMs of transformers that no adapter serves; `tokenprune.attach` refuses them. How one of
+your own is made, [writing an adapter](writing-an-adapter.md) says.
+
+{unserved}
 """
 
 
@@ -57,6 +66,7 @@ def strategy_matrix() -> str:
         table=table(heading, lines),
         notes="\n".join(f"{number}. {note}." for number, note in enumerate(notes, start=1)),
         families=_families(),
+        unserved=_unserved(),
     )
 
 
@@ -68,6 +78,14 @@ def _families() -> str:
         for name, kind in host().mllms.items()
     ]
     return table(heading, lines)
+
+
+def _unserved() -> str:
+    """The families of the library that no adapter serves."""
+    lines = [
+        (", ".join(f"`{name}`" for name in names), reason) for reason, names in UNSERVED.items()
+    ]
+    return table(("families", "why"), lines)
 
 
 def _cell(one: Fit, notes: Sequence[str]) -> str:

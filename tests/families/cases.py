@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.families.case import Case
 from tests.families.models import (
+    apertus,
     aria,
     cohere,
     compass,
@@ -93,6 +94,7 @@ CASES: dict[str, Case] = {
         granite_docling,
         granite4,
         nemotron,
+        apertus,
     )
     for case in module.CASES
 }

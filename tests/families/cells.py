@@ -36,6 +36,7 @@ GLM = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
 """Families whose tower gets the frames of a clip as pictures."""
 UNFOLLOWED = {
     "gemma3n": "it is convolutional",
+    "apertus1p5": "convolutions read",
     "molmo2": "each call says which patches",
     "gemma4_unified": "there is none",
     "fast_vlm": "it is convolutional",

@@ -126,3 +126,16 @@ def packed(
             call[pixels] = torch.cat([rows(part) for part in parts])
             call[f"{kind}_grid_thw"] = torch.tensor([grid(part) for part in parts])
     return call
+
+
+def padded(prompts: Iterable[Prompt]) -> dict[str, Tensor]:
+    """The arguments of a tower that is given pictures filled up to the largest, and their sizes."""
+    shown = images(prompts)
+    if not shown:
+        return {}
+    highest, widest = max(one.height for one in shown), max(one.width for one in shown)
+    filled = torch.zeros(len(shown), 3, highest, widest, dtype=torch.float64)
+    for number, one in enumerate(shown):
+        filled[number, :, : one.height, : one.width] = pixels(one)
+    sizes = torch.tensor([[one.height, one.width] for one in shown])
+    return {"pixel_values": filled, "image_sizes": sizes}

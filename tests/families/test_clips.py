@@ -55,6 +55,7 @@ JOINED = (
     "gemma3",
     "gemma3n",
     "fast_vlm",
+    "apertus1p5",
     "paligemma",
     "ovis2",
     "got_ocr2",

@@ -19,7 +19,7 @@ from tests.families.calls import case_of, language, logits
 from tests.families.case import Case
 from tests.families.cases import CASES
 from tests.families.cells import FEW, OMNI, STAGES, content, pruned, run, without
-from tests.families.models import gemma3n
+from tests.families.models import apertus, gemma3n
 from tests.families.models.common import FIRST_WORD
 from tests.families.models.omni import Omni
 from tests.families.plans import decoder, plan, staged
@@ -29,7 +29,9 @@ from tokenprune.lab.models import load_model
 
 WHOLE = {"qwen2_5_omni": "Qwen2_5Omni", "qwen3_omni_moe": "Qwen3OmniMoe"}
 """How the class of the whole model begins, and that of its config."""
-HEARING = (*OMNI, "gemma3n", "gemma4_unified")
+HEARING = (*OMNI, "gemma3n", "gemma4_unified", "apertus1p5")
+UNNAMED = {"apertus1p5": apertus.MARKS}
+"""Ids around pictures and sound that a processor alone knows, so that they count as words."""
 OLDER = not hasattr(transformers, "Qwen2_5OmniThinkerModel")
 
 
@@ -105,7 +107,7 @@ def test_sound_is_not_pruned_as_text(name: str) -> None:
     ids, visual = call["input_ids"][0], case.placeholders(call)[0]
     marks = [gemma3n.END] if name == "gemma3n" else []
     words = (
-        (ids >= FIRST_WORD)
+        ((ids >= FIRST_WORD) | torch.isin(ids, torch.tensor(UNNAMED.get(name, []))))
         & ~torch.isin(ids, torch.tensor(marks))
         & (torch.arange(len(ids)) < len(ids) - 1)
     )

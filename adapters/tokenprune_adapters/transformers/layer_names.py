@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-NORMS = ("input_layernorm", "operator_norm")
+NORMS = ("input_layernorm", "operator_norm", "attention_layernorm")
 """The norm in front of the attention, by the names that classes have for it."""
 ATTENTION = "self_attn"
 """The attention; layers of mixed models that have another mixer don't have it."""
@@ -116,6 +116,7 @@ PAIRED = LayerKind(paired=True)
 MUSE = LayerKind(normed=True, factor="qk_scale_factor")
 
 _KINDS = {
+    "apertus1p5": {"Apertus1p5TextDecoderLayer": NORMED},
     "aria": {"AriaTextDecoderLayer": LLAMA},
     "cohere": {"CohereDecoderLayer": LayerKind(normed=True, paired=True, wide=True)},
     "cohere2": {"Cohere2DecoderLayer": LayerKind(paired=True, wide=True, rotates="sliding_window")},

@@ -106,6 +106,12 @@ def sized(core: Any, given: Arguments, features: Features) -> list[Places]:
     return [Places((1, h // unit, w // unit)) for h, w in stitching.sizes_of(given)]
 
 
+def coded(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """The same where convolutions make a code of every square (Apertus 1.5)."""
+    side = core.config.vision_config.spatial_scale_factor
+    return [Places((1, h // side, w // side)) for h, w in stitching.sizes_of(given)]
+
+
 def shaped(core: Any, given: Arguments, features: Features) -> list[Places]:
     """Rows and columns of patches, of which a square makes a unit."""
     side = core.config.downsample_factor

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tests.families import scenes
@@ -49,16 +48,7 @@ class Mistral3(Case):
         return [*(row * (image.height // unit))[:-1], END]
 
     def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
-        images = scenes.images(prompts)
-        if not images:
-            return {}
-        highest = max(image.height for image in images)
-        widest = max(image.width for image in images)
-        pixels = torch.zeros(len(images), 3, highest, widest, dtype=torch.float64)
-        for number, image in enumerate(images):
-            pixels[number, :, : image.height, : image.width] = scenes.pixels(image)
-        sizes = torch.tensor([[image.height, image.width] for image in images])
-        return {"pixel_values": pixels, "image_sizes": sizes}
+        return scenes.padded(prompts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.families.processors import (
+    apertus,
     cohere,
     cosmos3,
     ernie,
@@ -53,4 +54,5 @@ RECIPES: dict[str, Recipe] = {
     **muse.RECIPES,
     **step3p7.RECIPES,
     **nemotron.RECIPES,
+    **apertus.RECIPES,
 }
