@@ -129,7 +129,7 @@ class Attachment:
             if module in ATTACHED:
                 raise AlreadyAttachedError(
                     f"this {type(module).__name__} carries a plan already.",
-                    remedy="Call detach() on its handle first; tokenprune.attached(model) finds it.",
+                    remedy="Call detach() on its handle first: tokenprune.attached(model).",
                 )
         for module in modules:
             ATTACHED[module] = weakref.ref(self)
