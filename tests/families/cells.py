@@ -85,7 +85,7 @@ PADDINGS = ("left", "none")
 WHOLE = ("several", "left")
 """Scene and padding of the cells in which every family has each kind of stage by itself."""
 FEW = 1
-"""Steps behind a prompt in other cells: what a step behind a step finds, it finds in one."""
+"""Steps behind a prompt in other cells: steps behind a step are looked at in that one."""
 EVERY = "TOKENPRUNE_TEST_EVERY_CELL"
 """Set in the environment, every family meets all combinations."""
 
