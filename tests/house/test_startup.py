@@ -36,6 +36,10 @@ def asked(*_, **__):
     raise AssertionError("asked for devices")
 torch.cuda._lazy_init = torch.cuda.is_available = torch.cuda.device_count = asked
 """
+PLUGINS = """
+import tokenprune_adapters.encoders_plugin, tokenprune_adapters.mllms_plugin
+import tokenprune_adapters.loaders_plugin
+"""
 NAMES = "import tokenprune; [getattr(tokenprune, name) for name in tokenprune.__all__]"
 COMMANDS = """
 for command in ("list", "list --matrix", "list --signals", "describe tome", "schema", "plugins",
@@ -62,7 +66,7 @@ def steps() -> dict[str, set[str]]:
     """By step what an interpreter has imported after it: one for all, as torch takes seconds."""
     steps = {
         "package": IMPORTED, "help": HELP, "devices": DEVICES, "names": NAMES,
-        "commands": COMMANDS.format(plan=PLAN), "forked": FORKED,
+        "adapters": PLUGINS, "commands": COMMANDS.format(plan=PLAN), "forked": FORKED,
     }  # fmt: skip
     code = "".join(step + SEEN.format(heavy={*HEAVY}) for step in steps.values())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -85,6 +89,10 @@ def test_public_names_take_no_compiler_and_no_model_library_along(
 ) -> None:
     found = steps["names"] & {"torch", "torch._dynamo", "transformers", "timm", "tokenprune.lab"}
     assert found == {"torch"}
+
+
+def test_adapters_are_registered_without_their_model_libraries(steps: dict[str, set[str]]) -> None:
+    assert steps["adapters"] & {"torch._dynamo", "transformers", "timm"} == set()
 
 
 def test_commands_without_a_model_import_no_compiler(steps: dict[str, set[str]]) -> None:
