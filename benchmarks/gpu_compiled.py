@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -213,8 +214,6 @@ def measure_first_token(run: Working, family: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """One worker."""
-    import torch._inductor.compile_fx  # it takes long, which can be ahead of the first order
-
     known = {one.name: one for dry in (False, True) for one in towers(tiny=dry)}
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tower", choices=known)
@@ -223,6 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dry", action="store_true", help="trace only, and tiny models")
     parser.add_argument("--rounds", type=int, default=10)
     args = parser.parse_args(arguments)
+    if not args.dry:  # it takes long, which can be ahead of the first order
+        import_module("torch._inductor.compile_fx")
     if (args.tower is None) == (args.family is None):
         parser.error("give --tower or --family")
     torch.manual_seed(0)
