@@ -14,11 +14,13 @@ from PIL import Image
 import tokenprune
 from tests.families import checkpoints
 from tests.families.cases import CASES
+from tokenprune.engine.meter import Meter
 from tokenprune.interface.loading import LoadedMllm, LoadOptions
 from tokenprune.lab.compare.matching import equal_cost
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.counting import counted_batches
 from tokenprune.lab.measure.entries import Entry, strategy_entry
+from tokenprune.lab.measure.measurement import Measured
 from tokenprune.lab.measure.run import measure
 from tokenprune.lab.measure.task import VqaTask
 from tokenprune.lab.models import load_model
@@ -85,6 +87,33 @@ def test_operations_are_the_mean_over_pictures_of_all_sizes(qwen: Path) -> None:
     assert row.flops == pytest.approx(sum(pruned[i] for i in chosen) / len(chosen))
     assert found.dense.flops > 2 * dense[0]
     assert list(found.largest) == [SIDES.index(max(SIDES))]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_tokens_of_pictures_that_lose_none_are_in_the_mean(qwen: Path, batch_size: int) -> None:
+    """In a batch of its own such a picture counted as 0 tokens inside of the tower."""
+    loaded = load_model(str(qwen), LoadOptions())
+    assert isinstance(loaded, LoadedMllm)
+    asked = [
+        Question(Image.new("RGB", (side, side), "red"), "a", "what?", "", number)
+        for number, side in enumerate((16, 56, 40))
+    ]
+    task = VqaTask(loaded, asked, batch_size, new_tokens=1)
+    plan = load_plan({"stages": [{"at": "encoder", "strategy": "uniform", "keep": 4}]})
+    (row,) = measure(task, [Entry("four", plan)]).plans
+    assert row.tokens["units"] > 4
+    assert row.tokens["encoder_inside"] == row.tokens["encoder"] == row.tokens["llm"] == 4
+
+
+def test_means_of_batches_are_weighted_by_what_each_stage_counts() -> None:
+    """Words are counted by prompt, and a prompt may have several pictures."""
+    row = Measured(None)
+    for prompts, pictures, words in ((1, 5, 10), (1, 1, 20), (2, 0, 50)):
+        meter = Meter()
+        meter.count("text[2]", words, prompts)
+        meter.count("units", 9 * pictures, pictures)
+        row.count(meter)
+    assert row.tokens == {"text[2]": 80 / 4, "units": 9}
 
 
 def test_a_study_says_what_it_counted_on(qwen: Path, tmp_path: Path) -> None:

@@ -101,9 +101,14 @@ class Meter:
             return {name: self._seconds.get(name, 0.0) for name in TIMED}
 
     @property
+    def counts(self) -> dict[str, tuple[float, float]]:
+        """By stage, tokens and the images (prompts for text) that they are of, as measured."""
+        return {name: (tokens, images) for name, (tokens, images) in self._tokens.items()}
+
+    @property
     def tokens(self) -> dict[str, float]:
         """Mean tokens per image by stage, as measured."""
-        return {name: total / images for name, (total, images) in self._tokens.items() if images}
+        return {name: tokens / images for name, (tokens, images) in self.counts.items() if images}
 
     @property
     def images(self) -> int:

@@ -265,7 +265,7 @@ class EncoderRunner(ABC):
         return site is not None and site.before
 
     def _finish(self, call: CallState, state: EncoderState, hidden: Tensor) -> Tensor:
-        if state.sites:
+        if self.layout.stages:  # also of images that are too small to lose a token
             self._count(call, state, "encoder_inside")
         if state.restoring is not None:
             with call.meter.stage("select"):

@@ -17,7 +17,7 @@ from tokenprune.lab.measure.measurement import Measured
 from tokenprune.lab.measure.preparing import Preparing
 
 #: What a row has summed up over all batches, as of the last one.
-SUMS = ("tokens", "flops", "failure", "tiles", "counted", "images")
+SUMS = ("tokens", "flops", "failure", "tiles", "counted", "images", "counts")
 
 
 class Journal:

@@ -45,7 +45,8 @@ class Measured:
         tiles: mean pieces in which the tower saw an image.
         checks: what was found right before anything was timed; every run attaches anew.
         counted: samples on which operations were counted; the same ones of every plan.
-        images: that `tokens` and `tiles` are means over.
+        images: that `tiles` is a mean over.
+        counts: by stage the tokens and the images that `tokens` are means of.
     """
 
     entry: Entry | None
@@ -61,13 +62,16 @@ class Measured:
     checks: Checks = field(default_factory=Checks)
     counted: int = 0
     images: int = 0
+    counts: dict[str, Sequence[float]] = field(default_factory=dict)
 
     def count(self, meter: Meter) -> None:
-        """Take a batch's mean counts into the mean of all."""
-        seen, images, tokens = self.images, meter.images, meter.tokens
-        for stage, mean in tokens.items():
-            before = self.tokens.get(stage, 0.0)
-            self.tokens[stage] = (before * seen + mean * images) / (seen + images)
+        """Take a batch's counts into the means of all: not every stage counts every image."""
+        for stage, mine in meter.counts.items():
+            before = self.counts.get(stage, (0.0, 0.0))
+            tokens, of = self.counts[stage] = (before[0] + mine[0], before[1] + mine[1])
+            if of:
+                self.tokens[stage] = tokens / of
+        seen, images = self.images, meter.images
         tiles = 1.0 if meter.tiles is None else meter.tiles
         self.tiles = (self.tiles * seen + tiles * images) / max(seen + images, 1)
         self.images += images
