@@ -45,6 +45,7 @@ from tokenprune_strategies.quecc import QueCC
 from tokenprune_strategies.scissor import Scissor
 from tokenprune_strategies.scope import Scope
 from tokenprune_strategies.sparsevlm import SparseVLM, SparseVLM2
+from tokenprune_strategies.sttm import Sttm
 from tokenprune_strategies.tome import ToMe
 from tokenprune_strategies.trim import Trim
 from tokenprune_strategies.v2drop import V2Drop
@@ -109,6 +110,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         PruneSID,
         AdaptPrune,
         VLMPruner,
+        Sttm,
         Random,
         Uniform,
     ):

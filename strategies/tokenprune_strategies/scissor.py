@@ -14,6 +14,7 @@ from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParam
 from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import merge_compact, sum_compact
 from tokenprune_strategies.shared.cosine import cosines
+from tokenprune_strategies.shared.labels import firsts, means
 
 
 class ScissorParams(StrategyParams):
@@ -103,19 +104,6 @@ def components(alike: Tensor) -> Tensor:
             label: Tensor = torch.unique(least, return_inverse=True)[1]
             return label
         least = lower
-
-
-def means(states: Tensor, label: Tensor) -> Tensor:
-    """Plain means `[C, D]` of the states `[N, D]` with each label."""
-    ones = torch.ones(1, len(label), device=states.device)
-    return merge_compact(states[None], label[None], ones, int(label.max()) + 1)[0]
-
-
-def firsts(label: Tensor) -> Tensor:
-    """The lowest token with each label: `[N]` -> `[C]`."""
-    order = label.argsort(stable=True)
-    ends = torch.bincount(label).cumsum(dim=0)
-    return order[torch.cat((ends.new_zeros(1), ends[:-1]))]
 
 
 def largest(label: Tensor, most: int) -> Tensor:

@@ -39,6 +39,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
         {"at": "pre_llm", "strategy": "flashvid", "keep": 9},
         {"at": "decoder", "strategy": "flashvid", "keep": 0.5, "layer": 2},
     ],
+    "sttm": [{"at": "decoder", "strategy": "sttm", "params": {"tau_space": 0.5, "root": 0}}],
     "pact": [{"at": "decoder", "strategy": "pact", "params": {"cutoff": 0.5}}],
     "vlmpruner": [{"at": "decoder", "strategy": "vlmpruner", "keep": 9}],
     "cls_inflection": [{"at": "pre_llm", "strategy": "cls_inflection", "params": {"k_min": 3}}],
