@@ -294,6 +294,8 @@ def layouts(plain: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 def test_max_min_select(tokens: int, k: int, gained: bool) -> None:
     gain = torch.rand(2, tokens) if gained else None
     distance = torch.rand(2, tokens, tokens)
+    distance[:, -1] += 2  # so that a pick stands where a program looks last
+    distance[:, :, -1] += 2
     for case in layouts(distance, (distance * 4).round(), distance.mT, distance.bfloat16()):
         close(*both(ops.max_min_select, case, k, gain=gain), 0)
     distance[0, tokens // 2], distance[1, :, tokens // 3] = NAN, -INF
@@ -303,6 +305,7 @@ def test_max_min_select(tokens: int, k: int, gained: bool) -> None:
 @pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (7, 7), (131, 3), (1030, 2)])
 def test_dpp_select(tokens: int, k: int) -> None:
     x = torch.randn(2, tokens, 150)
+    x[:, -1] *= 2  # so that a pick stands where a program looks last
     kernel = x @ x.mT
     for case in layouts(kernel, kernel.mT, kernel[:, ::2, ::2], kernel.bfloat16()):
         close(*both(ops.dpp_select, case, min(k, case.shape[1])), 0)
