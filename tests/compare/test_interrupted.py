@@ -127,11 +127,14 @@ def test_other_plans_samples_and_settings_are_another_comparison(
     llava_folder: Path, tmp_path: Path
 ) -> None:
     loaded = load_model(str(llava_folder), LoadOptions())
-    usual = {"limit": 2, "batch_size": 1, "new_tokens": 1}
+    usual, said = {"limit": 2, "batch_size": 1, "new_tokens": 1}, list[str]()
     for number, change in enumerate(({}, {}, {"limit": 3}, {"seed": 1}, {"new_tokens": 2})):
         settings = Settings([("mine", planned("random", keep=4))], **{**usual, **change})
-        compare(Source(loaded.name, LoadOptions(), settings), loaded, keep=tmp_path)
+        compare(
+            Source(loaded.name, LoadOptions(), settings), loaded, say=said.append, keep=tmp_path
+        )
         assert len([*tmp_path.glob("*.jsonl")]) == max(1, number)
+    assert said == [f"batches that an earlier run kept in {tmp_path} are taken over"]
     other = Settings([("mine", planned("random", keep=5))], **usual)
     compare(Source(loaded.name, LoadOptions(), other), loaded, keep=tmp_path)
     assert len([*tmp_path.glob("*.jsonl")]) == 5
@@ -168,7 +171,7 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
             assert kept.read_bytes().count(b"\n") == 2
     code, said, err = run(*args)
     assert code == 0, err
-    assert ("of this comparison kept in" in err) is (jobs == 1)
+    assert ("batches that an earlier run kept in" in err) is (jobs == 1)
     record = json.loads(out.read_text())
     assert record["task"]["samples"] == 6
     assert not Path(f"{out}.part").exists()

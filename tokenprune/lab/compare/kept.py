@@ -17,6 +17,7 @@ from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import environment_facts
 from tokenprune.lab.measure.journal import Journal
 from tokenprune.lab.measure.task import Task
+from tokenprune.lab.measure.telling import Say
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,17 @@ class Kept:
     Attributes:
         folder: in which they lie; made with the first.
         facts: what all of its measurements depend on, as plain data.
+        say: told in a line where an earlier run kept batches.
     """
 
     folder: Path
     facts: Mapping[str, Any]
+    say: Say | None = None
 
     @classmethod
-    def of(cls, folder: Path, task: Task, loaded: LoadedModel, source: Source) -> Self:
+    def of(
+        cls, folder: Path, task: Task, loaded: LoadedModel, source: Source, say: Say | None = None
+    ) -> Self:
         """Of a task: model, samples, settings, machine and code, as in a study's records."""
         options, settings = source.options, source.settings
         asked = (settings.batch_size, settings.new_tokens, settings.seed, settings.frames)
@@ -45,7 +50,7 @@ class Kept:
             "environment": environment_facts(),
             "code": code_of([Settings, type(choose_adapter(task.model))]),
         }
-        return cls(folder, facts)
+        return cls(folder, facts, say)
 
     def journal(self, entries: Sequence[Entry]) -> Journal:
         """Of the measurement of these plans; others, or in another order, have another one."""
@@ -57,4 +62,7 @@ class Kept:
             ]
             for entry in entries
         ]
-        return Journal(self.folder / f"{digest({**self.facts, 'plans': plans})}.jsonl")
+        journal = Journal(self.folder / f"{digest({**self.facts, 'plans': plans})}.jsonl")
+        if self.say is not None and journal.path.exists():
+            self.say(f"batches that an earlier run kept in {self.folder} are taken over")
+        return journal

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tokenprune.engine.attach import attach
 from tokenprune.interface.loading import LoadedModel, LoadOptions
 from tokenprune.lab.compare.defaults import grouped, random_beside
 from tokenprune.lab.compare.entries import build_entries, compared_strategies
@@ -72,11 +73,7 @@ def compare(
     retention = Retention.of(task, settings, loaded)
     if retention is not None and say is not None:
         say(_probing(retention, len(entries)))
-    kept = None
-    if keep is not None:
-        kept = Kept.of(keep, task, loaded, source)
-        if say is not None and any(keep.glob("*.jsonl")):
-            say(f"batches that an earlier run of this comparison kept in {keep} are taken over")
+    kept = None if keep is None else _kept(keep, source, loaded, task, entries, say)
     whole = _measure(source, task, entries, told, kept)
     measured = whole.complete()
     dense, *results = Judge(
@@ -90,7 +87,7 @@ def compare(
         kind=task.kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         elapsed=round(time.perf_counter() - start, 1),
-        model=_model(loaded, source.options),
+        model=_model(loaded, source.options, kept),
         task=source.about(loaded) | _counted(task, measured),
         settings=_settings(source) | {"others": _others(loaded, settings)},
         environment=describe_environment(),
@@ -100,6 +97,20 @@ def compare(
         left_out=[*dict.fromkeys([*left_out, *whole.left_out()])],
         probe={} if retention is None else retention.ends,
     )
+
+
+def _kept(
+    folder: Path,
+    source: Source,
+    loaded: LoadedModel,
+    task: Task,
+    entries: Sequence[Entry],
+    say: Say | None,
+) -> Kept:
+    for entry in entries:
+        if not entry.optional:  # a plan that doesn't fit says so, before its files are read
+            attach(loaded.model, entry.plan).detach()
+    return Kept.of(folder, task, loaded, source, say)
 
 
 def _probing(retention: Retention, plans: int) -> str:
@@ -157,11 +168,13 @@ class _Passes:
             self._progress(self._before + done, self._before + total, label)
 
 
-def _model(loaded: LoadedModel, options: LoadOptions) -> dict[str, Any]:
+def _model(loaded: LoadedModel, options: LoadOptions, kept: Kept | None) -> dict[str, Any]:
+    # large weights take a while to read, so once
+    weights = loaded.fingerprint() if kept is None else kept.facts["weights"]
     return {
         "name": shown_name(loaded.name),
         "weights": loaded.weights,
-        "sha256": loaded.fingerprint(),
+        "sha256": weights,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         "device": str(options.device),
         "dtype": str(options.dtype).removeprefix("torch."),
