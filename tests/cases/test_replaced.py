@@ -99,6 +99,24 @@ def test_scores_are_read_from_projections_that_were_wrapped_after_attach() -> No
     assert torch.equal(kept["before"][1], kept["after"][1])
 
 
+def test_scores_are_read_behind_hooks_that_were_registered_after_attach() -> None:
+    kept = {}
+    for order in ("before", "after", "none"):
+        model = models.llava_clip()
+        projection = model.model.language_model.layers[1].self_attn.q_proj
+        if order == "before":
+            projection.register_forward_hook(lambda module, args, output: 3 * output)
+        with tokenprune.attach(model, plan(fastv())) as handle:
+            logits(model, inputs(SHORT))
+            if order == "after":
+                projection.register_forward_hook(lambda module, args, output: 3 * output)
+            kept[order] = logits(model, inputs(SHORT)), handle.trace.images[0].steps[-1].anchor
+        assert len(projection._forward_hooks) == (order != "none")
+    assert torch.equal(kept["before"][0], kept["after"][0])
+    assert torch.equal(kept["before"][1], kept["after"][1])
+    assert not torch.equal(kept["before"][0], kept["none"][0])
+
+
 LAYERS = "model.language_model.layers"
 PARTS = (f"{LAYERS}.0", f"{LAYERS}.2", f"{LAYERS}.{models.DEPTH - 1}", LAYERS)
 PARTS += ("model.language_model", "model.multi_modal_projector", "model.vision_tower", "model")

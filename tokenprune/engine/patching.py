@@ -121,6 +121,13 @@ class Patches:
         self._hooks.append(handle)
         return handle
 
+    @staticmethod
+    def run_last(module: nn.Module, handle: RemovableHandle) -> None:
+        """Let a forward hook see what hooks that others registered since make of the output."""
+        hooks = module._forward_hooks
+        if handle.id in hooks and next(reversed(hooks)) != handle.id:
+            hooks.move_to_end(handle.id)
+
     def hook_before(self, module: nn.Module, function: Callable[..., Any]) -> None:
         """Register `function(module, args, kwargs)`, which may answer with other ones, as it is.
 

@@ -67,12 +67,13 @@ class SignalReader:
         self.follow()
 
     def follow(self) -> None:
-        """Hook the projections that the layers have now; people put adapters around them."""
+        """Hook the projections that the layers have now; people put adapters and hooks on them."""
         for before, number in self.asked.items():
             named = self.adapter.projections(self.spec.layers[before])
             for name, module in named.items():
                 known, handle = self._hooked.get((number, name), (None, None))
-                if known is module:
+                if handle is not None and known is module:
+                    self.owner.patches.run_last(module, handle)
                     continue
                 if handle is not None:
                     handle.remove()
