@@ -126,7 +126,7 @@ class Patches:
         """Let a forward hook see what hooks that others registered since make of the output."""
         hooks = module._forward_hooks
         if handle.id in hooks and next(reversed(hooks)) != handle.id:
-            hooks.move_to_end(handle.id)
+            hooks[handle.id] = hooks.pop(handle.id)
 
     def hook_before(self, module: nn.Module, function: Callable[..., Any]) -> None:
         """Register `function(module, args, kwargs)`, which may answer with other ones, as it is.
