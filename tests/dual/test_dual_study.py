@@ -87,7 +87,7 @@ def test_one_task_for_a_classifier_and_both_families(
     results = read_results(place / "records")
     page = html(results, groups)
     assert page.count('class="overlay"') == 3 * 4 * 3
-    assert f"{folders['clip'].name}, pictures" in page
+    assert f"{folders['clip'].name}, {place.name}" in page
 
 
 def test_the_texts_belong_to_a_cell_and_their_file_does_not(
