@@ -9,17 +9,19 @@ import torch
 
 from tests.families.calls import case_of, feature_rows, logits
 from tests.families.cases import CASES
-from tests.families.cells import LINEAR, WHOLE, paddings
+from tests.families.cells import LINEAR, WHOLE
+from tests.families.scenes import SCENES
 
 NEW, EXACT = 1, 1e-9
 CELLS = [(name, scene) for name, case in CASES.items() for scene in case.scenes]
-PADDED = [(*cell, padding) for cell in CELLS for padding in paddings(CASES[cell[0]], cell[1])]
-"""As the matrix of families asks for them (`test_cells`)."""
+ENDS = (WHOLE, (SCENES[0], "none"))
+"""A scene with padding and one without; what others run in, the matrix of families does, too."""
 ALONE = [(name, scene) for name, scene in CELLS if scene in (WHOLE[0], "video") or name in LINEAR]
 """Where the other tests may hold a batch to its samples."""
 
 
-@pytest.mark.parametrize(("name", "scene", "padding"), PADDED)
+@pytest.mark.parametrize(("scene", "padding"), ENDS)
+@pytest.mark.parametrize("name", CASES)
 def test_forward_and_generation_run_and_repeat(name: str, scene: str, padding: str) -> None:
     case = case_of(name, scene)
     model, call = case.build(), case.inputs(scene, padding)
