@@ -15,6 +15,7 @@ from tokenprune.errors import DataError
 if TYPE_CHECKING:
     from tokenprune.lab.calibrate import Calibration, Goal
     from tokenprune.lab.studies.model import TaskEntry
+    from tokenprune.plan import Plan
 
 EXAMPLES = examples(
     "tokenprune calibrate reference plan.yaml --within 1",
@@ -88,10 +89,9 @@ def command(
     """
     from tokenprune.lab.calibrate import Target, calibrate
     from tokenprune.lab.calibrate.budgets import budgets_of
-    from tokenprune.lab.measure.files import free_path, record_path, write_text
+    from tokenprune.lab.measure.files import record_path
     from tokenprune.lab.studies.model import ModelEntry
     from tokenprune.plan import load_plan
-    from tokenprune.plan.dump import dump_plan
 
     goal = _goal(within, flops, time, sure)
     _check_order(model, plan)
@@ -108,9 +108,18 @@ def command(
     if found.plan is None:
         wide_console().print(line(_unwritten(place)))
         raise typer.Exit(1)
-    place = free_path(place, force=force)
-    write_text(place, dump_plan(found.plan))
+    place = _write(found.plan, place, force=force)
     wide_console().print(f"plan: {place}; records: {records}", highlight=False)
+
+
+def _write(plan: Plan, place: Path, *, force: bool) -> Path:
+    """Write the plan to a place that is still free, or is to be replaced, and say which."""
+    from tokenprune.lab.measure.files import free_path, write_text
+    from tokenprune.plan.dump import dump_plan
+
+    place = free_path(place, force=force)
+    write_text(place, dump_plan(plan))
+    return place
 
 
 def _check_order(model: str, plan: Path) -> None:

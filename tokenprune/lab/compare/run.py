@@ -23,7 +23,7 @@ from tokenprune.lab.compare.source import Source
 from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.judge.judge import Judge, baselines
 from tokenprune.lab.judge.measured import runs_of, samples_of
-from tokenprune.lab.judge.result import BASELINE, PlanRun
+from tokenprune.lab.judge.result import BASELINE, PlanRun, Result
 from tokenprune.lab.measure.checks import failed_checks, unpruned_tokens
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import describe_environment
@@ -80,9 +80,7 @@ def compare(
         samples_of(task, measured), runs_of(task, measured), settings.seed
     ).results()
     if retention is not None:
-        told.next()
-        read = retention.measure([row.run.plan for row in results], told)
-        results = [replace(one, probe=places) for one, places in zip(results, read, strict=True)]
+        results = _probed(results, retention, told)
     return Comparison(
         kind=task.kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -111,6 +109,13 @@ def _kept(
         if not entry.optional:  # a plan that doesn't fit says so, before its files are read
             attach(loaded.model, entry.plan).detach()
     return Kept.of(folder, task, loaded, source, say)
+
+
+def _probed(results: Sequence[Result], retention: Retention, told: _Passes) -> list[Result]:
+    """The rows with what can still be read from the tokens that their plans leave."""
+    told.next()
+    read = retention.measure([row.run.plan for row in results], told)
+    return [replace(one, probe=places) for one, places in zip(results, read, strict=True)]
 
 
 def _probing(retention: Retention, plans: int) -> str:
