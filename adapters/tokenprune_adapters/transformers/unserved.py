@@ -20,7 +20,7 @@ UNSERVED: Mapping[str, tuple[str, ...]] = {
     "the cache keeps a prompt whole and lets a window slide over the answer alone; `generate` "
     "tells it the length of the unshortened prompt": ("unlimited_ocr",),
     "an example shows how a package of your own serves it (writing an adapter)": ("deepseek_vl",),
-    "like others that are served by a row of data, but nobody has asked yet": ("emu3", "fuyu"),
+    "no adapter is written yet": ("emu3", "fuyu"),
     "pictures are seen by cross-attention, and no token of the prompt shows a part of one": (
         "mllama",
         "idefics",
