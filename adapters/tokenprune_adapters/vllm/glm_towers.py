@@ -9,7 +9,7 @@ from torch import Tensor
 from tokenprune.interface.calls import Arguments
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune_adapters.shared.arguments import named
-from tokenprune_adapters.vllm.packed_towers import GRIDS, VllmPackedAdapter
+from tokenprune_adapters.vllm.packed_towers import GRIDS, VllmPackedAdapter, packed
 
 _GLM, _OCR = (f"vllm.model_executor.models.{name}" for name in ("glm4_1v", "glm_ocr"))
 
@@ -44,9 +44,7 @@ class VllmGlmAdapter(VllmPackedAdapter):
     def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Grids from the call."""
         vision: Any = self.model
-        given, side = named(type(vision).forward, args, kwargs), vision.spatial_merge_size
-        units = [(int(t), int(h) // side, int(w) // side) for t, h, w in given[GRIDS]]
-        return Packing(units, side**2)
+        return packed(vision, named(type(vision).forward, args, kwargs)[GRIDS])
 
     def heads(self, block: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """First norm, projection and norms of queries and keys, `[1, R, D]` -> `[1, H, R, d]`."""

@@ -22,7 +22,10 @@ from tokenprune_adapters.vllm.served import ServedPlan, cached, check_behind, ch
 EXAMPLES = ((8, 8), (12, 12), (24, 24), (36, 48))
 
 #: Types of the configs of models whose clips aren't served.
-WITHOUT_CLIPS = ("glm4v", "glm4v_moe", "glm_ocr", "paddleocr_vl", "qwen2_5_omni_thinker")
+WITHOUT_CLIPS = (
+    *("glm4v", "glm4v_moe", "glm_ocr", "paddleocr_vl"),
+    *("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"),
+)
 
 #: Clips that are told of, in merged tokens (frames, high, wide).
 CLIPS = ((8, 12, 12), (16, 24, 24))

@@ -18,6 +18,7 @@ from tokenprune_adapters.vllm.served import check_signals
 FOLLOWED = {
     "qwen2_5_vl": "Qwen2_5_VisionTransformerPretrainedModel",
     "qwen2_5_omni_thinker": "Qwen2_5OmniVisionEncoder",
+    "qwen3_omni_moe_thinker": "Qwen3OmniMoeVisionEncoder",
     "qwen3_vl": "Qwen3VLVisionModel",
     "qwen3_vl_moe": "Qwen3VLMoeVisionModel",
     "qwen3_5": "Qwen3_5VisionModel",

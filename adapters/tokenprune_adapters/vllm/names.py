@@ -21,6 +21,7 @@ SERVED = {
     "SmolVLMForConditionalGeneration": "idefics3",
     "Qwen2_5OmniForConditionalGeneration": "omni",
     "Qwen2_5OmniModel": "omni",
+    "Qwen3OmniMoeForConditionalGeneration": "omni",
     "Qwen2_5_VLForConditionalGeneration": "qwen_vl",
     "Qwen3VLForConditionalGeneration": "qwen_vl",
     "Qwen2VLForConditionalGeneration": "qwen_others",
@@ -54,8 +55,6 @@ UNSERVED = {
     "lfm2_vl": "on a CPU vLLM's answers without a plan aren't those of transformers",
     "minicpmv4_7": "its position ids are those of slices on their picture, which aren't followed",
     "paligemma": "its prompt sees itself both ways, which vLLM's attention on a CPU doesn't",
-    "qwen3_omni_moe": "features of several depths enter its LLM by code of its own in vLLM, which "
-    "isn't followed",
     "llama4": "layers of its LLM attend in chunks, which vLLM counts in the prompt that is left",
     "lighton_ocr": "vLLM takes its config for that of a Mistral 3, which transformers doesn't load",
 }
@@ -191,15 +190,23 @@ RELIED_ON = (
             "ProcessingInfo.get_mm_max_tokens_per_item",
         )
     ),
-    f"{_MODELS}.qwen2_5_omni_thinker:Qwen2_5OmniThinkerDummyInputsBuilder",
     *(
-        f"{_MODELS}.qwen2_5_omni_thinker:Qwen2_5OmniThinker{name}"
+        f"{_MODELS}.{module}:{family}Thinker{name}"
+        for module, family in (
+            ("qwen2_5_omni_thinker", "Qwen2_5Omni"),
+            ("qwen3_omni_moe_thinker", "Qwen3OmniMoe"),
+        )
         for name in (
+            "DummyInputsBuilder",
             "ForConditionalGeneration._process_image_input",
             "ForConditionalGeneration.get_mrope_input_positions",
             "MultiModalProcessor._get_prompt_updates",
             "ProcessingInfo.get_mm_max_tokens_per_item",
         )
+    ),
+    *(
+        f"{_MODELS}.qwen3_omni_moe_thinker:{name}"
+        for name in ("Qwen3Omni_VisionTransformer", "Qwen3_VisionBlock", "Qwen3_VisionPatchMerger")
     ),
     f"{_MODELS}.interfaces:supports_multimodal_pruning",
     "vllm.config.multimodal:MultiModalConfig.get_limit_per_prompt",

@@ -1,14 +1,14 @@
-"""The thinker of Qwen2.5-Omni in vLLM with a plan in the tower or behind; imported when needed.
+"""Thinkers of Qwen2.5- and Qwen3-Omni in vLLM, a plan in the tower or behind; imported when needed.
 
-Its tower is that of Qwen2.5-VL, and sound stands in the prompt as text does: one position a token.
-Clips aren't served, whose sound may stand between their frames.
+Their towers are those of Qwen2.5-VL and Qwen3-VL, and sound stands in the prompt as text does: one
+position a token. Clips aren't served, whose sound may stand between their frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from vllm.model_executor.models.qwen2_5_omni_thinker import (
@@ -17,42 +17,58 @@ from vllm.model_executor.models.qwen2_5_omni_thinker import (
     Qwen2_5OmniThinkerMultiModalProcessor,
     Qwen2_5OmniThinkerProcessingInfo,
 )
+from vllm.model_executor.models.qwen3_omni_moe_thinker import (
+    Qwen3OmniMoeThinkerDummyInputsBuilder,
+    Qwen3OmniMoeThinkerForConditionalGeneration,
+    Qwen3OmniMoeThinkerMultiModalProcessor,
+    Qwen3OmniMoeThinkerProcessingInfo,
+)
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune_adapters.vllm.grids import ServedGrids
+from tokenprune_adapters.vllm.packed_towers import VllmOmniAdapter, VllmPackedAdapter
 from tokenprune_adapters.vllm.qwen_others import WholePictures
 from tokenprune_adapters.vllm.qwen_vl import PlannedGrids, PlannedPrompt, served_grids
 
 
-class PlannedOmniInfo(PlannedGrids, Qwen2_5OmniThinkerProcessingInfo):
-    """Counts of pictures and sounds."""
+class PlannedThinker(PlannedGrids):
+    """Counts of pictures and sounds; mixed into vLLM's own counting."""
 
     @cached_property
     def served(self) -> ServedGrids:
         """The plan on this model, whose config is a part of the checkpoint's."""
-        return served_grids(self.ctx.model_config.hf_config)
+        info: Any = self
+        return served_grids(info.ctx.model_config.hf_config)
 
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]
     ) -> Mapping[str, int]:
         """What is left of the largest picture, and the tokens of the longest sound."""
-        whole = Qwen2_5OmniThinkerProcessingInfo.get_mm_max_tokens_per_item(
-            self, seq_len, mm_counts
-        )
-        return {**whole, **super().get_mm_max_tokens_per_item(seq_len, mm_counts)}
+        whole: Any = super(PlannedGrids, self)
+        counted = whole.get_mm_max_tokens_per_item(seq_len, mm_counts)
+        return {**counted, **super().get_mm_max_tokens_per_item(seq_len, mm_counts)}
+
+
+class PlannedOmniInfo(PlannedThinker, Qwen2_5OmniThinkerProcessingInfo):
+    """Qwen2.5-Omni's counts."""
+
+
+class PlannedQwen3OmniInfo(PlannedThinker, Qwen3OmniMoeThinkerProcessingInfo):
+    """Qwen3-Omni's counts."""
 
 
 class PlannedOmniProcessor(PlannedPrompt, Qwen2_5OmniThinkerMultiModalProcessor):
-    """The thinker's prompts."""
+    """Qwen2.5-Omni's prompts."""
 
 
-@MULTIMODAL_REGISTRY.register_processor(
-    PlannedOmniProcessor, info=PlannedOmniInfo, dummy_inputs=Qwen2_5OmniThinkerDummyInputsBuilder
-)
-class TokenpruneQwen2_5OmniForConditionalGeneration(
-    WholePictures, Qwen2_5OmniThinkerForConditionalGeneration
-):
-    """vLLM's Qwen2.5-Omni, whose features are what the plan leaves."""
+class PlannedQwen3OmniProcessor(PlannedPrompt, Qwen3OmniMoeThinkerMultiModalProcessor):
+    """Qwen3-Omni's prompts."""
+
+
+class HeardItems(WholePictures):
+    """Pictures beside sounds; mixed into vLLM's own models."""
+
+    vllm_config: Any
 
     @cached_property
     def served(self) -> ServedGrids:
@@ -88,5 +104,27 @@ class TokenpruneQwen2_5OmniForConditionalGeneration(
         return made, positions, delta
 
 
+@MULTIMODAL_REGISTRY.register_processor(
+    PlannedOmniProcessor, info=PlannedOmniInfo, dummy_inputs=Qwen2_5OmniThinkerDummyInputsBuilder
+)
+class TokenpruneQwen2_5OmniForConditionalGeneration(
+    HeardItems, Qwen2_5OmniThinkerForConditionalGeneration
+):
+    """vLLM's Qwen2.5-Omni, whose features are what the plan leaves."""
+
+
 class TokenpruneQwen2_5OmniModel(TokenpruneQwen2_5OmniForConditionalGeneration):
     """The same under the name that released checkpoints have."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    PlannedQwen3OmniProcessor,
+    info=PlannedQwen3OmniInfo,
+    dummy_inputs=Qwen3OmniMoeThinkerDummyInputsBuilder,
+)
+class TokenpruneQwen3OmniMoeForConditionalGeneration(
+    HeardItems, Qwen3OmniMoeThinkerForConditionalGeneration
+):
+    """vLLM's Qwen3-Omni, whose features are what the plan leaves, at every depth."""
+
+    tower_adapter: ClassVar[type[VllmPackedAdapter]] = VllmOmniAdapter

@@ -1,4 +1,4 @@
-"""vLLM's own towers of Qwen2.5-VL and Qwen3-VL: the two halves of their blocks, rows and units."""
+"""vLLM's own towers of Qwen2.5-VL, Qwen3-VL and Qwen3-Omni: halves of blocks, rows and units."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.refusals import require_exact
 
-_QWEN25, _QWEN3 = (f"vllm.model_executor.models.{name}" for name in ("qwen2_5_vl", "qwen3_vl"))
+_QWEN25, _QWEN3, _OMNI = (
+    f"vllm.model_executor.models.{name}"
+    for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe_thinker")
+)
 
 NOMINAL = (1, 16, 16)
 """Units (t, h, w) of the picture that plans are checked for (ours): pictures have any size."""
@@ -32,6 +35,10 @@ class VllmPackedAdapter(PackedEncoderAdapter):
 
     The blocks take the sequence as `[R, 1, D]`. Once units are gone the engine runs their halves,
     whatever attends in whole blocks: what vLLM's attentions are handed is made for all rows.
+
+    Class attributes:
+        block_classes, attention_classes, exit_classes: exact classes whose forward is known.
+        depths: the name of the mergers of further depths, where a tower has them.
     """
 
     name: ClassVar[str] = "vllm_qwen_vision"
@@ -48,6 +55,7 @@ class VllmPackedAdapter(PackedEncoderAdapter):
         f"{_QWEN25}.Qwen2_5_VisionPatchMerger",
         f"{_QWEN3}.Qwen3_VisionPatchMerger",
     )
+    depths: ClassVar[str] = "deepstack_merger_list"
     by_segments: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module) -> None:
@@ -63,7 +71,7 @@ class VllmPackedAdapter(PackedEncoderAdapter):
         for number, block in enumerate(vision.blocks):
             require_exact(block, f"{where}, block {number}", self.block_classes, {})
             require_exact(block.attn, f"{where}, block {number}", self.attention_classes, {})
-        exits = [vision.merger, *getattr(vision, "deepstack_merger_list", ())]
+        exits = [vision.merger, *getattr(vision, self.depths, ())]
         for one in exits:
             require_exact(one, f"{where}, merger", self.exit_classes, {})
         self._spec = EncoderSpec(
@@ -82,6 +90,11 @@ class VllmPackedAdapter(PackedEncoderAdapter):
         """The encoder as data."""
         return self._spec
 
+    def channels(self) -> int:
+        """Of a token, at each depth that the tower gives: its rows hold all depths side by side."""
+        vision: Any = self.model
+        return int(vision.out_hidden_size) // len(self._spec.exits)
+
     def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """What the tower makes of grids, which it takes ready-made."""
         vision: Any = self.model
@@ -94,11 +107,8 @@ class VllmPackedAdapter(PackedEncoderAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Grids from the call; where windows stand together, the places of their units."""
-        vision: Any = self.model
         _, given = self.foreseen(args, kwargs)
-        side, place = vision.spatial_merge_size, given[MADE].get("reverse_indices")
-        units = [(int(t), int(h) // side, int(w) // side) for t, h, w in given[GRIDS]]
-        return Packing(units, side**2, place)
+        return packed(self.model, given[GRIDS], given[MADE].get("reverse_indices"))
 
     def borders(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | None:
         """Those of frames or windows, as the tower gives them to this block."""
@@ -146,3 +156,43 @@ class VllmPackedAdapter(PackedEncoderAdapter):
         """Second norm, MLP and residual: `[1, R, D]` -> `[1, R, D]`."""
         made: Tensor = hidden + block.mlp(block.norm2(hidden))
         return made
+
+
+class VllmOmniAdapter(VllmPackedAdapter):
+    """Of Qwen3-Omni: blocks and depths of Qwen3-VL, in a tower that reads grids by itself."""
+
+    name: ClassVar[str] = "vllm_qwen3_omni_vision"
+    claims: ClassVar[tuple[str, ...]] = (f"{_OMNI}.Qwen3Omni_VisionTransformer",)
+    block_classes: ClassVar[tuple[str, ...]] = (f"{_OMNI}.Qwen3_VisionBlock",)
+    exit_classes: ClassVar[tuple[str, ...]] = (f"{_OMNI}.Qwen3_VisionPatchMerger",)
+    depths: ClassVar[str] = "merger_list"
+
+    def channels(self) -> int:
+        """Of a token, at each depth."""
+        vision: Any = self.model
+        return int(vision.merger.mlp[-1].output_size)
+
+    def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
+        """Grids as the tower computes with them, whatever form it is called with."""
+        vision: Any = self.model
+        given = named(type(vision).forward, args, kwargs)
+        grids = torch.as_tensor(given[GRIDS])
+        return (given.pop(PIXELS),), {**given, GRIDS: grids}
+
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
+        """Grids from the call."""
+        vision: Any = self.model
+        return packed(vision, named(type(vision).forward, args, kwargs)[GRIDS])
+
+
+def packed(tower: Any, grids: Any, place: Tensor | None = None) -> Packing:
+    """The layout of pictures.
+
+    Args:
+        tower: what merges patches.
+        grids: (t, h, w) in patches, of each picture.
+        place: of each unit in the sequence, where that isn't the raster's.
+    """
+    side = tower.spatial_merge_size
+    units = [(int(t), int(h) // side, int(w) // side) for t, h, w in grids]
+    return Packing(units, side**2, place)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from tokenprune.integrations import Selected, packed_encoder
-from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.plan import Plan
 from tokenprune_adapters.vllm.digits import DIGITS, digits, number
 from tokenprune_adapters.vllm.packed_towers import VllmPackedAdapter
@@ -37,14 +36,14 @@ class PlannedTower:
         self,
         tower: nn.Module,
         plan: Plan,
-        adapter: type[PackedEncoderAdapter] = VllmPackedAdapter,
+        adapter: type[VllmPackedAdapter] = VllmPackedAdapter,
     ) -> None:
         vision: Any = tower
-        self._tower, self._pruned = vision, packed_encoder(tower, plan, adapter)
-        depths = getattr(vision, "deepstack_merger_list", ())
-        self._width = vision.out_hidden_size // (1 + len(depths))
+        known = adapter(tower)
+        self._tower, self._pruned = vision, packed_encoder(tower, plan, known)
+        self._width = known.channels()
         self.spatial_merge_size: int = vision.spatial_merge_size
-        self.out_hidden_size: int = vision.out_hidden_size + DIGITS
+        self.out_hidden_size: int = self._width * len(known.spec().exits) + DIGITS
         self.parameters = tower.parameters
 
     def __call__(self, pixels: Tensor, grid_thw: Sequence[Sequence[int]]) -> Tensor:

@@ -32,7 +32,6 @@ from vllm.multimodal.processing import PromptReplacement
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from tokenprune.errors import BudgetError
-from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.sites import Grid
 from tokenprune_adapters.vllm.axes import CHANNELS, moments, placed, read, written
 from tokenprune_adapters.vllm.grids import ServedGrids
@@ -155,7 +154,7 @@ class PlannedItems:
         tower_adapter: what knows the tower.
     """
 
-    tower_adapter: ClassVar[type[PackedEncoderAdapter]] = VllmPackedAdapter
+    tower_adapter: ClassVar[type[VllmPackedAdapter]] = VllmPackedAdapter
     config: Any
     _planned: Any = None
 

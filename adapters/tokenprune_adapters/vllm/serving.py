@@ -43,6 +43,7 @@ FAMILIES: Mapping[str, Callable[[Any, Plan], ServedPlan]] = {
     "qwen2_5_vl": grids,
     "qwen3_vl": grids,
     "qwen2_5_omni": _thinker,
+    "qwen3_omni_moe": _thinker,
     "qwen2_vl": grids,
     "qwen3_vl_moe": grids,
     "qwen3_5": grids,
