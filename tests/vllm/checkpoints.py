@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,11 @@ def wider(config: Any) -> Any:
     text.head_dim = CHANNELS
     if config.model_type == "granite4_vision":  # vLLM has one width of the queries' MLP
         config.qformer_config.intermediate_size = 3072
-    if config.model_type == "qwen2_5_omni_thinker":
+    if config.model_type in ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"):
         config.audio_config.output_dim = HEADS * CHANNELS
+    if config.model_type == "qwen3_omni_moe_thinker":  # as released; vLLM reads both
+        vision.image_size = isqrt(vision.num_position_embeddings) * vision.patch_size
+        vision.apply_vit_abs_pos_embed = True
     if "mrope_section" in text.rope_parameters:
         _turning(config.model_type, text, vision)
     return config

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from vllm.model_executor.models.qwen2_5_omni_thinker import (
     Qwen2_5OmniThinkerDummyInputsBuilder,
     Qwen2_5OmniThinkerForConditionalGeneration,
@@ -128,3 +128,29 @@ class TokenpruneQwen3OmniMoeForConditionalGeneration(
     """vLLM's Qwen3-Omni, whose features are what the plan leaves, at every depth."""
 
     tower_adapter: ClassVar[type[VllmPackedAdapter]] = VllmOmniAdapter
+
+    def _with_plan(self) -> Any:
+        planned = super()._with_plan()
+        for number, merger in zip(
+            self.visual.deepstack_visual_indexes, self.visual.merger_list, strict=True
+        ):
+            run_behind(self.visual.blocks[number], merger)
+        return planned
+
+
+def run_behind(block: nn.Module, merger: nn.Module) -> None:
+    """Have the merger of a depth run behind its block, and not behind the last one as in vLLM.
+
+    By then further units may have left, and rows of the depth couldn't be told apart any more.
+
+    Args:
+        block: what makes the states of the depth.
+        merger: called with these states behind the last block; with the plan in it.
+    """
+    merge, made = merger.forward, list[Tensor]()
+
+    def keep(block: nn.Module, args: Any, hidden: Tensor) -> None:
+        made[:] = [merge(hidden)]
+
+    block.register_forward_hook(keep)
+    merger.forward = lambda hidden: made.pop()
