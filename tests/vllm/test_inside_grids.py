@@ -24,7 +24,7 @@ from tokenprune.errors import (
     UnsupportedModelError,
 )
 
-FAMILIES = ["qwen2_5_vl", "qwen3_vl", "glm4v", "glm_ocr", "paddleocr_vl"]
+FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "glm_ocr", "paddleocr_vl"]
 MERGED = {"at": "encoder", "strategy": "evoprune", "keep": 0.6}
 ATTENDED = {"at": "pre_llm", "strategy": "fopru", "keep": 0.5}
 RESTORED = {"at": "encoder", "strategy": "ipcv", "layer": 2, "keep": 0.5}

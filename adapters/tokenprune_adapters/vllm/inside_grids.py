@@ -16,6 +16,7 @@ from tokenprune.plan import Plan
 from tokenprune_adapters.vllm.served import check_signals
 
 FOLLOWED = {
+    "qwen2_vl": "Qwen2VisionTransformerPretrainedModel",
     "qwen2_5_vl": "Qwen2_5_VisionTransformerPretrainedModel",
     "qwen2_5_omni_thinker": "Qwen2_5OmniVisionEncoder",
     "qwen3_omni_moe_thinker": "Qwen3OmniMoeVisionEncoder",

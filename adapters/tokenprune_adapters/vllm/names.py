@@ -140,10 +140,15 @@ RELIED_ON = (
     ),
     f"{_MODELS}.qwen3_vl:Qwen3VLMultiModalProcessor.get_video_repl",
     *(
-        f"{_MODELS}.{module}:{family}_Vision{part}"
-        for module, family in (("qwen2_5_vl", "Qwen2_5"), ("qwen3_vl", "Qwen3"))
+        f"{_MODELS}.{module}:{family}Vision{part}"
+        for module, family in (
+            ("qwen2_vl", "Qwen2"),
+            ("qwen2_5_vl", "Qwen2_5_"),
+            ("qwen3_vl", "Qwen3_"),
+        )
         for part in ("Transformer.prepare_encoder_metadata", "Block", "PatchMerger")
     ),
+    f"{_MODELS}.qwen2_vl:Qwen2VisionAttention",
     f"{_MODELS}.qwen2_5_vl:Qwen2_5_VisionAttention",
     f"{_MODELS}.vision:run_dp_sharded_mrope_vision_model",
     f"{_MODELS}.config:VerifyAndUpdateConfig.verify_and_update_model_config",

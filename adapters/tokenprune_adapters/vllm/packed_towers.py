@@ -1,4 +1,4 @@
-"""vLLM's own towers of Qwen2.5-VL, Qwen3-VL and Qwen3-Omni: halves of blocks, rows and units."""
+"""vLLM's own towers of Qwen2-VL to Qwen3-VL and Qwen3-Omni: halves of blocks, rows and units."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.refusals import require_exact
 
-_QWEN25, _QWEN3, _OMNI = (
+_QWEN2, _QWEN25, _QWEN3, _OMNI = (
     f"vllm.model_executor.models.{name}"
-    for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe_thinker")
+    for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe_thinker")
 )
 
 NOMINAL = (1, 16, 16)
@@ -31,7 +31,7 @@ ROTARY = "rotary_pos_emb_cos", "rotary_pos_emb_sin"
 
 
 class VllmPackedAdapter(PackedEncoderAdapter):
-    """Of Qwen2.5-VL (windows) and Qwen3-VL (DeepStack).
+    """Of Qwen2-VL, Qwen2.5-VL (windows) and Qwen3-VL (DeepStack).
 
     The blocks take the sequence as `[R, 1, D]`. Once units are gone the engine runs their halves,
     whatever attends in whole blocks: what vLLM's attentions are handed is made for all rows.
@@ -43,15 +43,21 @@ class VllmPackedAdapter(PackedEncoderAdapter):
 
     name: ClassVar[str] = "vllm_qwen_vision"
     claims: ClassVar[tuple[str, ...]] = (
+        f"{_QWEN2}.Qwen2VisionTransformer",
         f"{_QWEN25}.Qwen2_5_VisionTransformer",
         f"{_QWEN3}.Qwen3_VisionTransformer",
     )
     block_classes: ClassVar[tuple[str, ...]] = (
+        f"{_QWEN2}.Qwen2VisionBlock",
         f"{_QWEN25}.Qwen2_5_VisionBlock",
         f"{_QWEN3}.Qwen3_VisionBlock",
     )
-    attention_classes: ClassVar[tuple[str, ...]] = (f"{_QWEN25}.Qwen2_5_VisionAttention",)
+    attention_classes: ClassVar[tuple[str, ...]] = (
+        f"{_QWEN2}.Qwen2VisionAttention",
+        f"{_QWEN25}.Qwen2_5_VisionAttention",
+    )
     exit_classes: ClassVar[tuple[str, ...]] = (
+        f"{_QWEN2}.Qwen2VisionPatchMerger",
         f"{_QWEN25}.Qwen2_5_VisionPatchMerger",
         f"{_QWEN3}.Qwen3_VisionPatchMerger",
     )
@@ -81,7 +87,7 @@ class VllmPackedAdapter(PackedEncoderAdapter):
             prefix=0,
             class_token=False,
             grid=NOMINAL,
-            width=vision.hidden_size * vision.spatial_merge_size**2,
+            width=vision.blocks[0].norm1.weight.numel() * vision.spatial_merge_size**2,
             packed=True,
             exits=exits,
         )
@@ -113,7 +119,7 @@ class VllmPackedAdapter(PackedEncoderAdapter):
     def borders(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | None:
         """Those of frames or windows, as the tower gives them to this block."""
         borders: Tensor = kwargs[BORDERS]
-        lengths: Tensor | None = kwargs[LENGTHS]
+        lengths: Tensor | None = kwargs.get(LENGTHS)
         if lengths is None:
             return borders
         # FlashInfer is given places in memory for borders; lengths are filled up with zeros

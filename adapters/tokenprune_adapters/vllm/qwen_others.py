@@ -1,6 +1,6 @@
-"""Qwen2-VL in vLLM with a plan behind the tower, Qwen3-VL-MoE and Qwen3.5 also with one in it.
+"""Qwen2-VL, Qwen3-VL-MoE and Qwen3.5 in vLLM with a plan in the tower or behind.
 
-They differ from the families of `qwen_vl` in their LLMs; imported when an engine runs one.
+The latter differ from the families of `qwen_vl` in their LLMs; imported when an engine runs one.
 """
 
 from __future__ import annotations
