@@ -205,6 +205,26 @@ def test_detaching_waits_and_the_call_ends_pruned(monkeypatch: pytest.MonkeyPatc
     assert not torch.equal(logits(model), pruned)
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_plan_stays_to_the_end_of_a_call_that_would_detach_it(cached: bool) -> None:
+    """Without a cache, the steps behind a detached plan would be dense ones."""
+    model, call = llava_clip(), asked()
+
+    class Detaching:
+        def put(self, _: torch.Tensor) -> None:
+            with pytest.raises(UnsupportedCallError, match="inside of a call of its model"):
+                handle.detach()
+
+        def end(self) -> None: ...
+
+    with attach(model, DECODER) as handle:
+        settings = {"max_new_tokens": 3, "do_sample": False, "use_cache": cached}
+        pruned = model.generate(**call, **settings)
+        assert torch.equal(model.generate(**call, **settings, streamer=Detaching()), pruned)
+        still = logits(model)
+    assert not torch.equal(logits(model), still)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doesn't fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_has_no_calls_of_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,7 +254,8 @@ class Attachment:
         Calls that run in other threads end as they began.
 
         Raises:
-            UnsupportedCallError: one of them doesn't end.
+            UnsupportedCallError: one of them doesn't end, or this is called from inside of one, as
+                by a hook or a streamer.
         """
         self.traffic.close()
         self.patches.undo()

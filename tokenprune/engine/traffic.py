@@ -5,7 +5,8 @@ A call goes on as it began, pruned or not, whatever is attached or detached mean
 - Overrides are put in place without an effect. Calls that begin then are plain to their end.
 - The plan gets in force for the calls that begin from then on. Where every other thread stands is
   noted at that moment, so a call that began even before the overrides is known when it meets one.
-- Before overrides are taken back, the pruned calls of other threads are waited for.
+- Before overrides are taken back, the pruned calls of other threads are waited for. A thread can't
+  wait for a call of its own, such as a `generate` that calls a streamer: there that is refused.
 """
 
 from __future__ import annotations
@@ -107,10 +108,18 @@ class Traffic:
         """Prune no call that begins from now on, and wait for those of other threads.
 
         Raises:
-            UnsupportedCallError: a call of another thread doesn't end; nothing has changed then.
+            UnsupportedCallError: a call of another thread doesn't end, or a call of this one is
+                running; nothing has changed then.
         """
         me = threading.get_ident()
         with self._changed:
+            if me in self._running:
+                raise UnsupportedCallError(
+                    "a plan can't be detached inside of a call of its model: the call would end "
+                    "without it.",
+                    where="detach",
+                    remedy="Detach it when the call is over.",
+                )
             before, self._open = self._open, False
             if not self._changed.wait_for(lambda: not self._others(me), WAIT):
                 self._open = before
