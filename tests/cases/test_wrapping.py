@@ -140,3 +140,20 @@ def test_hooks_of_patches_are_not_copied_and_those_of_others_are() -> None:
     patches.undo()
     module(torch.ones(1, 2))
     assert seen == ["theirs", "theirs"]
+
+
+def test_a_model_that_accelerate_unwraps_keeps_its_plan_until_detach() -> None:
+    """Unwrapping binds the innermost forward that is found to the model once more."""
+    from accelerate.utils import convert_outputs_to_fp32, extract_model_from_parallel
+
+    model = models.clip_vision()
+    dense = run(model)
+    with tokenprune.attach(model, PLANS["mean"]):
+        pruned = run(model)
+        model._original_forward = model.forward  # as Accelerator.prepare does in mixed precision
+        model.forward = convert_outputs_to_fp32(model.forward)
+        extract_model_from_parallel(model, keep_fp32_wrapper=False)
+        assert torch.equal(run(model), pruned)
+        assert torch.equal(run(copy.deepcopy(model)), dense)
+    assert "forward" not in vars(model)
+    assert torch.equal(run(model), dense)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, NoReturn, Self
 
 import torch
@@ -66,7 +66,7 @@ class _Layer:
         """Take the override back, from wherever in the owner it was moved to."""
         self.acts[_LIVE] = False
         slots, below = self.owner.__dict__, self.below()
-        for key in [key for key, value in slots.items() if value is self.function]:
+        for key in [key for key, value in slots.items() if _layer_of(value) is self]:
             if below is not _ABSENT:
                 slots[key] = below
             elif key == self.name:
@@ -159,6 +159,8 @@ class Patches:
 
         @functools.wraps(original)
         def replaced(*args: Any, **kwargs: Any) -> Any:
+            if args and args[0] is owner:  # unwrapping, accelerate binds what was bound before
+                args = args[1:]
             if not acts[_LIVE]:  # somebody who wrapped the model meanwhile still calls this
                 return original(*args, **kwargs)
             if torch.compiler.is_compiling() or traffic is None:
@@ -223,7 +225,9 @@ def own_forward(module: nn.Module) -> bool:
 
 
 def _layer_of(value: Any) -> _Layer | None:
-    """The override whose function this is; wrappers that copy its attributes aren't it."""
+    """The override whose function this is, bound or not; wrappers with its attributes aren't it."""
+    if isinstance(value, MethodType):
+        value = value.__func__
     if not isinstance(value, FunctionType):
         return None
     layer: _Layer | None = value.__dict__.get(_MARK)
