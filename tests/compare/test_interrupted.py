@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.cli.test_commands import run
 from tokenprune.interface.loading import LoadedMllm, LoadOptions
 from tokenprune.lab.compare import Settings, Source, compare
+from tokenprune.lab.compare import kept as kept_module
 from tokenprune.lab.measure import run as running
 from tokenprune.lab.measure.entries import Entry
+from tokenprune.lab.measure.environment import environment_facts
 from tokenprune.lab.measure.journal import Journal, forget
 from tokenprune.lab.measure.measurement import Measured, Measurement
 from tokenprune.lab.measure.run import measure
@@ -134,10 +137,51 @@ def test_other_plans_samples_and_settings_are_another_comparison(
             Source(loaded.name, LoadOptions(), settings), loaded, say=said.append, keep=tmp_path
         )
         assert len([*tmp_path.glob("*.jsonl")]) == max(1, number)
-    assert said == [f"batches that an earlier run kept in {tmp_path} are taken over"]
+    assert said[0] == f"taken over: 2 batches that an earlier run kept in {tmp_path}"
+    another = f"what an earlier run kept in {tmp_path} isn't taken over; other there: "
+    # the latest is told of, where there are several
+    assert [line.removeprefix(another).replace(" ", "") for line in said[1:]] == [
+        "data", "data,seed(0,now1)", "newtokens(1,now2),seed(1,now0)"
+    ]  # fmt: skip
     other = Settings([("mine", planned("random", keep=5))], **usual)
     compare(Source(loaded.name, LoadOptions(), other), loaded, keep=tmp_path)
     assert len([*tmp_path.glob("*.jsonl")]) == 5
+
+
+def test_other_threads_and_packages_are_told_and_measured_anew(
+    llava_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times of two machines stood in one record in silence."""
+    loaded = load_model(str(llava_folder), LoadOptions())
+    settings = Settings([("mine", planned("random", keep=4))], limit=2, batch_size=1, new_tokens=1)
+    source, said = Source(loaded.name, LoadOptions(), settings), list[str]()
+
+    def resumed() -> dict[str, int]:
+        return compare(source, loaded, say=said.append, keep=tmp_path).resumed
+
+    assert resumed() == {}
+    assert resumed() == {"batches": 2, "of": 2}
+    (kept,) = tmp_path.glob("*.jsonl")
+    lines = kept.read_bytes()
+    with Journal(kept):
+        assert resumed() == {}
+    threads = torch.get_num_threads()
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "get_num_threads", lambda: threads + 3)
+        assert resumed() == {}
+    facts = environment_facts()
+    newer = {**facts, "packages": {**facts["packages"], "torch": "99.0"}}
+    monkeypatch.setattr(kept_module, "environment_facts", lambda: newer)
+    forget(tmp_path)
+    kept.parent.mkdir()
+    kept.write_bytes(lines)
+    assert resumed() == {}
+    another = f"what an earlier run kept in {tmp_path} isn't taken over; other there: "
+    assert said[1:] == [
+        "another run measures the same at the moment, so nothing of this one is kept",
+        f"{another}threads ({threads}, now {threads + 3})",
+        f"{another}packages.torch ({facts['packages']['torch']}, now 99.0)",
+    ]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -171,7 +215,10 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
             assert kept.read_bytes().count(b"\n") == 2
     code, said, err = run(*args)
     assert code == 0, err
-    assert ("batches that an earlier run kept in" in err) is (jobs == 1)
+    assert ("taken over: 2 batches that an earlier run kept in" in err) is (jobs == 1)
     record = json.loads(out.read_text())
+    assert record["resumed"] == ({"batches": 2, "of": 3} if jobs == 1 else {})
+    line = "Resumed: 2 of 3 batches were measured by earlier runs"
+    assert (line in " ".join(said.split())) is (jobs == 1)
     assert record["task"]["samples"] == 6
     assert not Path(f"{out}.part").exists()

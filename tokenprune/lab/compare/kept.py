@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from tokenprune.engine.adapters import choose_adapter
+from tokenprune.errors.words import counted
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.lab.compare.settings import Settings
 from tokenprune.lab.compare.source import Source
@@ -15,9 +18,12 @@ from tokenprune.lab.data.opening import revision
 from tokenprune.lab.measure.code import code_of, digest, method_facts
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import environment_facts
-from tokenprune.lab.measure.journal import Journal
+from tokenprune.lab.measure.journal import Journal, kept_about
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.measure.telling import Say
+
+#: Two values of a fact that take more characters aren't told.
+LONG = 100
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,24 @@ class Kept:
     ) -> Self:
         """Of a task: model, samples, settings, machine and code, as in a study's records."""
         options, settings = source.options, source.settings
-        asked = (settings.batch_size, settings.new_tokens, settings.seed, settings.frames)
         facts = {
             "weights": loaded.fingerprint(),
             "configs": loaded.configs,
-            "model": [str(options.device), str(options.dtype)],
+            "device": str(options.device),
+            "dtype": str(options.dtype),
             "data": revision(task.questions, task.choices),
-            "settings": [task.kind, *asked],
-            "environment": environment_facts(),
+            "task": task.kind,
+            "batch size": settings.batch_size,
+            "new tokens": settings.new_tokens,
+            "seed": settings.seed,
+            "frames": settings.frames,
+            "jobs": settings.jobs,
+            "threads": torch.get_num_threads(),
+            **environment_facts(),
             "code": code_of([Settings, type(choose_adapter(task.model))]),
         }
+        if say is not None and (other := _differing(kept_about(folder), facts)):
+            say(f"what an earlier run kept in {folder} isn't taken over; other there: {other}")
         return cls(folder, facts, say)
 
     def journal(self, entries: Sequence[Entry]) -> Journal:
@@ -62,7 +76,43 @@ class Kept:
             ]
             for entry in entries
         ]
-        journal = Journal(self.folder / f"{digest({**self.facts, 'plans': plans})}.jsonl")
-        if self.say is not None and journal.path.exists():
-            self.say(f"batches that an earlier run kept in {self.folder} are taken over")
+        name = digest({**self.facts, "plans": plans})
+        journal = Journal(self.folder / f"{name}.jsonl", self.facts)
+        if self.say is not None and (said := self._found(journal.peek())):
+            self.say(said)
         return journal
+
+    def _found(self, batches: int | None) -> str:
+        """A line about what a journal holds already; empty if that is nothing."""
+        if batches is None:
+            return "another run measures the same at the moment, so nothing of this one is kept"
+        if not batches:
+            return ""
+        what = counted(batches, "batch", "batches")
+        return f"taken over: {what} that an earlier run kept in {self.folder}"
+
+
+def _differing(kept: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
+    """In what the latest of earlier runs differs from this one, in words; empty if one doesn't."""
+    here = _flat(facts)
+    found = [_flat(one) for one in kept]
+    if not found or here in found:
+        return ""
+    there = found[0]
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    return ", ".join(_difference(name, there.get(name), here.get(name)) for name in names)
+
+
+def _difference(name: str, there: Any, here: Any) -> str:
+    """A fact with its two values, unless these are digests."""
+    said = f"{there}, now {here}"
+    return name if len(said) > LONG else f"{name} ({said})"
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with what stands in a dictionary side by side, as JSON gives it back."""
+    found: dict[str, Any] = {}
+    for name, value in facts.items():
+        inner = value.items() if isinstance(value, Mapping) else ()
+        found |= {f"{name}.{key}": one for key, one in inner} if inner else {name: value}
+    return found

@@ -33,6 +33,8 @@ class Comparison:
         results: one a plan.
         failures: what doesn't hold; empty if all is well.
         left_out: default plans that don't run on this model, with the reason.
+        resumed: how many `batches` earlier runs measured that were interrupted, `of` how many over
+            all processes and passes; empty for a run in one go.
         probe: by place, mean similarity of what is read from unpruned and from empty tokens.
         schema_version: of this format.
     """
@@ -49,6 +51,7 @@ class Comparison:
     failures: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     probe: dict[str, dict[str, float]] = field(default_factory=dict)
+    resumed: dict[str, int] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def data(self, answers: bool = False) -> dict[str, Any]:

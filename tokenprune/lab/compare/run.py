@@ -94,6 +94,7 @@ def compare(
         failures=failed_checks(measured, host().strategies),
         left_out=[*dict.fromkeys([*left_out, *whole.left_out()])],
         probe={} if retention is None else retention.ends,
+        resumed={"batches": whole.resumed, "of": whole.batches} if whole.resumed else {},
     )
 
 

@@ -87,6 +87,17 @@ def _rows(comparison: Comparison, *, main: bool = True) -> list[Result]:
     return [row for row in comparison.results if (row.run.entry.group == MAIN) is main]
 
 
+def _resumed(comparison: Comparison) -> list[str]:
+    """That a record is of more than one run, which its times should be read with."""
+    if not comparison.resumed:
+        return []
+    batches, of = comparison.resumed["batches"], comparison.resumed["of"]
+    return [
+        f"Resumed: {batches} of {counted(of, 'batch', 'batches')} were measured by earlier runs, "
+        "on a machine of the same kind; times are sums over all runs."
+    ]
+
+
 def legend(comparison: Comparison) -> list[str]:
     """What the columns mean, and what the budgets count."""
     means: dict[str, list[str]] = {}
@@ -116,6 +127,7 @@ def legend(comparison: Comparison) -> list[str]:
         *(f"keep of {', '.join(names)}: {meaning}." for meaning, names in means.items()),
         *video,
         *probe,
+        *_resumed(comparison),
         *comparison.left_out,
         *more,
         "Vs random: accuracy minus that of random at the same places and budgets, or else at as "

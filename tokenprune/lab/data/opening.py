@@ -77,4 +77,7 @@ def revision(samples: Sequence[Question], choices: Sequence[Sequence[str]] = ())
 def _bytes(image: Any) -> bytes:
     if isinstance(image, bytes):
         return image
-    return bytes(image.read_bytes() if isinstance(image, Path) else image.tobytes())
+    if isinstance(image, Path):
+        return image.read_bytes()
+    # pixels alone don't tell a wide picture from a high one
+    return f"{image.mode} {image.size}".encode() + bytes(image.tobytes())

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -29,13 +29,14 @@ class Journal:
 
     Args:
         path: of the file; its folder is made with the first batch.
+        about: what the measurement depends on, as plain data, for `kept_about`.
 
     Attributes:
         batches: how many are in it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.batches = path, 0
+    def __init__(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
+        self.path, self.batches, self.about = path, 0, about or {}
         self._held: ExitStack | None = None  # not made here: a journal travels to its process
         self._mine = False
         self._lengths: list[int] = []
@@ -96,6 +97,8 @@ class Journal:
         told = [_told(row, numbers, at) for row, at in zip(rows, self._lengths, strict=True)]
         self._lengths = [len(row.lengths) for row in rows]
         body = {"batch": self.batches, "taken": preparing.taken, "numbers": [*numbers]}
+        if not self.batches:
+            body["about"] = self.about
         text = json.dumps({**body, "lost": preparing.lost, "largest": largest, "rows": told})
         self.batches += 1
         try:
@@ -106,28 +109,38 @@ class Journal:
         except OSError as error:
             self._give_up(error)
 
+    def peek(self) -> int | None:
+        """How many batches it holds, before it is used; None while another run writes it."""
+        if not self.path.exists():
+            return 0
+        try:
+            with locked(_lock(self.path)) as mine:
+                return len([*_sound(self.path)]) if mine else None
+        except (OSError, DataError):  # said where it is used
+            return 0
+
     def _lines(self) -> Iterator[dict[str, Any]]:
         """The sound lines from the first on; the file is cut behind them."""
         if not self._mine or not self.path.exists():
             return
-        good, found = 0, list[dict[str, Any]]()
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            checksum, _, text = line.decode(errors="replace").rstrip("\n").partition(" ")
-            if not line.endswith(b"\n") or checksum != _checksum(text):
-                break
-            body = json.loads(text)
-            if body["batch"] != len(found):  # somebody removed the file under the run
-                break
-            found.append(body)
-            good += len(line)
-        os.truncate(self.path, good)
-        yield from found
+        found = [*_sound(self.path)]
+        os.truncate(self.path, sum(length for length, _ in found))
+        yield from (body for _, body in found)
 
     def _give_up(self, error: Exception) -> None:
         self._mine = False
         warnings.warn(
             f"what is measured can't be kept for a later run ({error}).", UserWarning, stacklevel=3
         )
+
+
+def kept_about(folder: Path) -> list[dict[str, Any]]:
+    """What the journals of a folder say that their measurements depend on, the latest first."""
+    with suppress(OSError):
+        paths = sorted(folder.glob("*.jsonl"), key=lambda path: -path.stat().st_mtime)
+        firsts = [next(_sound(path), None) for path in paths]
+        return [first[1].get("about", {}) for first in firsts if first is not None]
+    return []
 
 
 def forget(folder: Path) -> None:
@@ -143,6 +156,18 @@ def forget(folder: Path) -> None:
 
 def _lock(path: Path) -> Path:
     return path.with_suffix(".lock")
+
+
+def _sound(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of a journal up to the first that isn't what was written: bytes, and the batch."""
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True)):
+        checksum, _, text = line.decode(errors="replace").rstrip("\n").partition(" ")
+        if not line.endswith(b"\n") or checksum != _checksum(text):
+            return
+        body = json.loads(text)
+        if body["batch"] != number:  # somebody removed the file under the run
+            return
+        yield len(line), body
 
 
 def _checksum(text: str) -> str:

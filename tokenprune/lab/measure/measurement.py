@@ -94,6 +94,7 @@ class Measurement:
         again: dense and idle of further processes and passes; their answers must be the same.
         lost: by number of the sample, why it was left out of every row.
         largest: numbers of the samples of the batch whose inputs hold the most elements.
+        resumed: how many of its batches an earlier run measured, see `journal`.
     """
 
     dense: Measured
@@ -102,6 +103,13 @@ class Measurement:
     again: list[Measured] = field(default_factory=list)
     lost: dict[int, str] = field(default_factory=dict)
     largest: Sequence[int] = ()
+    resumed: int = 0
+
+    @property
+    def batches(self) -> int:
+        """How many were measured, over all processes and passes."""
+        again = [len(row.wall) for row in self.again if row.entry is None]
+        return len(self.dense.wall) + sum(again)
 
     @property
     def numbers(self) -> list[int]:
@@ -150,5 +158,5 @@ def joined(parts: Sequence[Measurement], places: Sequence[Sequence[int]]) -> Mea
     again += [row for part in parts for row in part.again]
     plans = [found[place] for place in sorted(found)]
     lost = {number: why for part in parts for number, why in part.lost.items()}
-    first = parts[0]
-    return Measurement(first.dense, first.idle, plans, again, lost, first.largest)
+    first, resumed = parts[0], sum(part.resumed for part in parts)
+    return Measurement(first.dense, first.idle, plans, again, lost, first.largest, resumed)

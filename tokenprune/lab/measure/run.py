@@ -64,10 +64,10 @@ def measure(
     rows = [dense, idle, *plans]
     preparing = Preparing(task)
     with torch.no_grad(), journal or nullcontext():
-        largest = _run_batches(task, rows, seed, preparing, journal, progress)
+        largest, resumed = _run_batches(task, rows, seed, preparing, journal, progress)
     for row in rows:
         row.beside = Beside(dense.wall, idle.wall, dict(idle.seconds))
-    return Measurement(dense, idle, plans, lost=preparing.lost, largest=largest)
+    return Measurement(dense, idle, plans, lost=preparing.lost, largest=largest, resumed=resumed)
 
 
 def _run_batches(
@@ -77,8 +77,12 @@ def _run_batches(
     preparing: Preparing,
     journal: Journal | None,
     progress: Tell | None,
-) -> list[int]:
-    """Run every batch that isn't in the journal; the samples of the largest one of all."""
+) -> tuple[list[int], int]:
+    """Run every batch that isn't in the journal.
+
+    Returns:
+        The samples of the largest batch of all, and how many were in the journal.
+    """
     dense, _, *plans = rows
     order = [*rows, *[dense] * (len(plans) // PLANS_PER_DENSE)]
     counted = counted_batches(len(task.batches))
@@ -98,7 +102,7 @@ def _run_batches(
         largest = max(largest, (elements(ready.inputs), ready.numbers), key=itemgetter(0))
         if journal is not None:
             journal.add(ready.numbers, rows, preparing, largest)
-    return largest[1]
+    return largest[1], done
 
 
 class _Teller:
