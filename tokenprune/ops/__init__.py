@@ -16,7 +16,8 @@ from tokenprune.ops.cluster_dpc import cluster_dpc
 from tokenprune.ops.coverage_select import coverage_select
 from tokenprune.ops.dispatch import Backend, OpChoice, choose, explain, use_backend
 from tokenprune.ops.dpp_select import dpp_select
-from tokenprune.ops.flops import attention_flops, count_flops
+from tokenprune.ops.flop_formulas import attention_flops
+from tokenprune.ops.flops import count_flops
 from tokenprune.ops.keep_slots import keep_slots
 from tokenprune.ops.keep_step import Kept, keep_step
 from tokenprune.ops.knn_density import knn_density

@@ -1,28 +1,32 @@
 """Counting floating-point operations, also of what torch's counter has no formula for."""
 
-import math
 import warnings
-from collections.abc import Callable
 from functools import cache
 from typing import Any, Self
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 from tokenprune.errors import UncountedWarning
-
-Shape = torch.Size | tuple[int, ...]
-
-PRODUCTS = ("_int_mm", "_weight_int8pack_mm", "_weight_int4pack_mm", "mv")
-"""Products that torch's counter leaves out, of one form: a row of the first by every output."""
-
-GROUPED = ("_grouped_mm", "_scaled_grouped_mm")
-"""Products of experts, which it leaves out, too: groups of rows, each with a matrix of its own."""
+from tokenprune.ops.flop_formulas import missing_formulas
 
 OWN = frozenset(
     ("aten", "prim", "prims", "c10d", "_c10d_functional", "fsdp", "torchvision", "profiler")
 )
-"""Namespaces of torch: what has no formula there computes little. Others may hold whole layers."""
+"""Namespaces of torch: but for `HEAVY`, what has no formula there computes little.
+
+Others may hold whole layers.
+"""
+
+HEAVY = frozenset(
+    (
+        *("_trilinear", "miopen_rnn", "_fft_c2c", "_fft_r2c", "_fft_c2r"),
+        *("linalg_inv_ex", "_linalg_svd", "linalg_qr", "linalg_cholesky_ex", "linalg_lu_factor_ex"),
+        *("linalg_lu", "linalg_lu_solve", "linalg_lstsq", "linalg_matrix_exp", "_linalg_det"),
+        *("_linalg_eigvals", "linalg_eig", "geqrf", "ormqr", "cholesky_solve"),
+    )
+)
+"""Operators of torch that compute much, and that nothing here has a formula for."""
 
 
 class _Flat:
@@ -56,7 +60,7 @@ class _Mode(_FlopCounterMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         counter: Any = self.counter
-        if func.namespace not in OWN and func._overloadpacket not in counter.flop_registry:
+        if _much(func) and func._overloadpacket not in counter.flop_registry:
             counter.uncounted.add(str(func._overloadpacket))
         return counter._count_flops(func._overloadpacket, output, args, kwargs)
 
@@ -72,11 +76,18 @@ def _whole(func: Any) -> bool:
     return not made_of_others and any("Tensor" in str(one.type) for one in func._schema.returns)
 
 
+@cache
+def _much(func: Any) -> bool:
+    """Whether what an operator computes may be worth a formula."""
+    return func.namespace not in OWN or func._schema.name.partition("::")[2] in HEAVY
+
+
 class FlopCounter(FlopCounterMode):
     """`FlopCounterMode` without its table by module, and with the sum as an attribute.
 
     Attributes:
-        uncounted: operators of other packages without a formula; a warning names them at the end.
+        uncounted: operators without a formula, of other packages or of `HEAVY`; a warning names
+            them at the end.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -95,11 +106,13 @@ class FlopCounter(FlopCounterMode):
         leave: Any = super().__exit__
         left = leave(*raised)
         if self.uncounted:
+            others = any(not name.startswith("aten.") for name in self.uncounted)
+            alone = "or count with parts of torch alone, such as attn_implementation='sdpa'"
+            instead = f", {alone}" if others else ""
             warnings.warn(
                 f"no formula says how many FLOPs {', '.join(sorted(self.uncounted))} take, so they "
                 "count as 0. Register formulas with "
-                "torch.utils.flop_counter.register_flop_formula, or count with parts of torch "
-                "alone, such as attn_implementation='sdpa'.",
+                f"torch.utils.flop_counter.register_flop_formula{instead}.",
                 UncountedWarning,
                 stacklevel=2,
             )
@@ -114,8 +127,8 @@ class FlopCounter(FlopCounterMode):
 def count_flops() -> FlopCounter:
     """A context that counts what runs inside it.
 
-    The pruning operations of this package are counted by the formulas they register. Attention on
-    the CPU is added where this version of torch doesn't count it.
+    The pruning operations of this package are counted by the formulas they register, and what
+    torch's counter leaves out by those of `flop_formulas`.
 
     Example:
         ```python
@@ -124,65 +137,4 @@ def count_flops() -> FlopCounter:
         print(counter.total)
         ```
     """
-    return FlopCounter(custom_mapping=_missing_formulas())
-
-
-def attention_flops(query: Shape, key: Shape, value: Shape) -> int:
-    """Operations of `softmax(q k^T) v`: both products, without discount for a causal mask.
-
-    Args:
-        query: `[B, H, Tq, d]`.
-        key: `[B, H, Tk, d]`.
-        value: `[B, H, Tk, dv]`.
-    """
-    batch, heads, queries, width = query
-    keys, out_width = value[-2], value[-1]
-    return 2 * batch * heads * queries * keys * (width + out_width)
-
-
-def _missing_formulas() -> dict[Any, Callable[..., int]]:
-    """Formulas of operators that this version of torch has and doesn't count."""
-    known: dict[str, Callable[..., int]] = {
-        "_scaled_dot_product_flash_attention_for_cpu": _attention_formula,
-        **dict.fromkeys(PRODUCTS, _product_formula),
-        **dict.fromkeys(GROUPED, _grouped_formula),
-        "linalg_solve_triangular": _solved_formula,
-        "_linalg_eigh": _turned_formula,
-    }
-    packets = {getattr(torch.ops.aten, name, None): formula for name, formula in known.items()}
-    return {
-        packet: formula
-        for packet, formula in packets.items()
-        if packet is not None and packet not in flop_registry
-    }
-
-
-def _attention_formula(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    return attention_flops(query, key, value)
-
-
-def _product_formula(rows: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
-    """Of `[..., K]` by a matrix or vector, however that is packed."""
-    return 2 * math.prod(out_shape) * rows[-1]
-
-
-def _grouped_formula(first: Shape, second: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
-    """Of rows `[M, K]` by matrices `[G, K, N]`, or other dimensions divided into groups.
-
-    Groups of K, as in gradients of the matrices, share the sum among the outputs `[G, M, N]`.
-    """
-    shared = out_shape[0] if len(first) == len(second) == 2 else 1
-    return 2 * math.prod(out_shape) * first[-1] // shared
-
-
-def _solved_formula(matrix: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
-    """Of a triangular system `[N, N]`, half of a product by it."""
-    return math.prod(out_shape) * matrix[-1]
-
-
-def _turned_formula(matrix: Shape, *_: Any, **__: Any) -> int:
-    """Of eigenvalues and vectors of a symmetric matrix `[N, N]`, about 9 N^3.
-
-    Source: Golub and Van Loan, Matrix Computations, algorithm 8.3.3 (symmetric QR).
-    """
-    return 9 * math.prod(matrix) * matrix[-1]
+    return FlopCounter(custom_mapping=missing_formulas())

@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tokenprune.ops.attention_received import attention_received_op
 from tokenprune.ops.checks import require, require_rows
-from tokenprune.ops.flops import attention_flops
+from tokenprune.ops.flop_formulas import attention_flops
 from tokenprune.ops.registering import operation
 
 

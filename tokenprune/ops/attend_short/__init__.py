@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from tokenprune.ops.checks import require, require_rows
-from tokenprune.ops.flops import attention_flops
+from tokenprune.ops.flop_formulas import attention_flops
 from tokenprune.ops.registering import operation
 
 # Keys up to which the products stand in for the backend's kernel (ours).
