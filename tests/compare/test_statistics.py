@@ -100,6 +100,7 @@ def test_mcnemar_is_the_two_sided_binomial_test(b: int, c: int) -> None:
     expected = sum(m for k, m in enumerate(mass) if min(k, n - k) <= min(b, c))
     assert mcnemar(first, second) == pytest.approx(expected)
     assert mcnemar(second, first) == pytest.approx(expected)
+    assert mcnemar(np.array(first), np.array(second)) == pytest.approx(expected)
 
 
 def test_mcnemar_needs_as_many_answers_on_both_sides() -> None:

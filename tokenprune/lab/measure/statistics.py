@@ -110,8 +110,9 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     It takes samples as independent, so with several questions an image it is too small; the
     cluster bootstrap is the one to trust there.
     """
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    # Python's integers: of NumPy's, powers overflow in silence from 63 differing answers on
+    only_first = sum(bool(a) and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(bool(b) and not a for a, b in zip(first, second, strict=True))
     differing = only_first + only_second
     fewer = min(only_first, only_second)
     tail = sum(comb(differing, k) for k in range(fewer + 1))
