@@ -14,6 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.compare.clips import save_frames
 from tests.compare.tiny import save_llava, save_pictures
 from tests.models import PATCHES
 from tokenprune.cli import app
@@ -194,6 +195,24 @@ def test_the_command_writes_the_plan(asked: Target, tmp_path: Path) -> None:
     assert not out.exists()
     for wrong in ([], ["--flops", "0.5", "--within", "1"], ["--flops", "0.5", "--sure"]):
         assert CliRunner().invoke(app, [*given, *wrong]).exit_code == 2
+
+
+def test_questions_about_videos(asked: Target, tmp_path: Path) -> None:
+    """Keeps count per frame, and the plan that is written takes frames as it was measured."""
+    save_frames(tmp_path / "clip", 3)
+    data, plan, out = (tmp_path / name for name in ("asked.jsonl", "plan.yaml", "found.yaml"))
+    data.write_text('{"video": "clip", "question": "what is the shape ?", "answer": "yes"}\n')
+    plan.write_text(yaml.safe_dump({"schema_version": 1, **staged(8)}))
+    given = ["calibrate", asked.model.name, str(plan), "--flops", "0.9", "--frames", "2"]
+    done = CliRunner().invoke(app, given, env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert "frames are taken of the videos of your own questions" in " ".join(done.output.split())
+    given += ["--data", str(data), "--records", str(tmp_path / "kept"), "--out", str(out)]
+    done = CliRunner().invoke(app, given, env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert load_plan(out).images == "frames"
+    found = [json.loads(path.read_text()) for path in (tmp_path / "kept").glob("cells/*.json")]
+    assert {one["identity"]["task"]["frames"] for one in found} == {2}
 
 
 def test_times_of_one_batch_are_refused_before_they_are_measured(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "tokenprune calibrate reference plan.yaml --within 1",
     "tokenprune calibrate path/to/llava plan.yaml --data asked.jsonl --within 1 --sure",
+    "tokenprune calibrate path/to/qwen2-vl plan.yaml --data asked.jsonl --frames 8 --within 1",
     "tokenprune calibrate reference plan.yaml --flops 0.4 --limit 64",
     "tokenprune calibrate reference plan.yaml --time 0.5 --stage 1 --out faster.yaml",
 )
@@ -38,6 +39,10 @@ Images = Annotated[
     ),
 ]
 Labels = Annotated[Path | None, typer.Option(help="For --images: file,class index.")]
+Frames = Annotated[
+    int | None,
+    typer.Option(min=1, help="With --data: it asks about videos; so many frames of each are seen."),
+]
 Records = Annotated[
     Path, typer.Option(help="Folder of the records; what is recorded doesn't run again.")
 ]
@@ -70,6 +75,7 @@ def command(
         int | None, typer.Option(min=0, help="Whose keep is looked for, from 0; default: the one.")
     ] = None,
     data: Data = None,
+    frames: Frames = None,
     images: Images = None,
     labels: Labels = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
@@ -99,7 +105,7 @@ def command(
     budgets = budgets_of(load_plan(plan), stage)
     asked = Target(
         ModelEntry(name=model, weights=weights, device=device, dtype=dtype),
-        _task(data, images, labels, limit),
+        _task(data, frames, images, labels, limit),
         records, batch_size, seed,
     )  # fmt: skip
     with progress_bar() as tell, stoppable(tell, partial(_stays, records, place)) as heard:
@@ -172,7 +178,11 @@ def _goal(within: float | None, flops: float | None, time: float | None, sure: b
 
 
 def _task(
-    data: Path | None, images: Path | None, labels: Path | None, limit: int | None
+    data: Path | None,
+    frames: int | None,
+    images: Path | None,
+    labels: Path | None,
+    limit: int | None,
 ) -> TaskEntry:
     from tokenprune.lab.studies.model import TaskEntry
 
@@ -182,12 +192,18 @@ def _task(
             where="--data and --labels",
             remedy="Leave one of them away.",
         )
+    if frames is not None and data is None:
+        raise DataError(
+            "frames are taken of the videos of your own questions.",
+            where="--frames",
+            remedy="Pass --data FILE too, or leave it away.",
+        )
     if labels is not None and images is None:
         raise DataError(
             "classes are of pictures.", where="--labels", remedy="Pass --images FOLDER too."
         )
     if data is not None:
-        return TaskEntry(kind="jsonl", path=data, images=images, limit=limit)
+        return TaskEntry(kind="jsonl", path=data, frames=frames, images=images, limit=limit)
     if images is not None:
         return TaskEntry(kind="pictures", path=images, labels=labels, limit=limit)
     return TaskEntry(limit=limit)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import reprlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tokenprune.engine.attach import attach
 from tokenprune.errors import BudgetError, DataError
 from tokenprune.errors.words import counted
+from tokenprune.interface.loading import LoadedMllm
 from tokenprune.lab.calibrate.budgets import Budgets
 from tokenprune.lab.calibrate.goals import Goal, Within
 from tokenprune.lab.calibrate.steps import Steps
+from tokenprune.lab.clips import on_clips
 from tokenprune.lab.judge.result import PlanRun, Result
 from tokenprune.lab.measure.checks import unpruned_tokens
 from tokenprune.lab.measure.search import border, most_asked, widest
@@ -97,8 +99,10 @@ def calibrate(
             the goal, or a loss is asked about and the dense model has no right answer to lose.
     """
     steps = Steps(goal, progress, say)
-    trial = _Trial(asked, budgets, steps)
     loaded = loaded_model(model_of(asked.model, asked.task), asked.model)
+    if asked.task.video and isinstance(loaded, LoadedMllm):
+        budgets = replace(budgets, plan=on_clips(budgets.plan, loaded))  # as it is measured
+    trial = _Trial(asked, budgets, steps)
     model: Any = loaded.model
 
     def serves(number: int) -> bool:
