@@ -11,7 +11,15 @@ import pytest
 from rich.console import Console
 
 from tests.reporting.made import record
-from tokenprune.lab.judge.columns import P_VALUE, POINTS, RESULTS, SHARE, Column
+from tokenprune.lab.judge.columns import (
+    P_VALUE,
+    POINTS,
+    RESULTS,
+    SHARE,
+    Column,
+    brief_stages,
+    stage_columns,
+)
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.judge.tables import MIDDLE, WIDE, csv_table, markdown_table, terminal_tables
 from tokenprune.lab.measure.statistics import Interval
@@ -125,3 +133,17 @@ def test_narrow_terminals_get_every_column_in_one_of_several_tables(width: int, 
 
 def test_names_are_data() -> None:
     assert "[bold]ours" in printed(GROUPS[0].rows, WIDE)
+
+
+def test_shares_of_a_stage_that_takes_next_to_nothing_are_noise_and_not_shown() -> None:
+    dense, plan = GROUPS[0].rows[:2]
+    took = sum(plan.run.dense_wall)
+    spent = {"encode": 0.5 * took, "project": 0.004 * took, "prefill": 0.4 * took}
+    timed = [
+        replace(row, run=replace(row.run, seconds=dict(spent), dense_seconds=spent))
+        for row in (dense, plan)
+    ]
+    assert [column.heading for column in stage_columns(timed)] == ["encode", "prefill"]
+    assert brief_stages(timed) == ["project"]
+    slow = replace(timed[1], run=replace(plan.run, dense_seconds={"project": 0.02 * took}))
+    assert brief_stages([timed[0], slow]) == []

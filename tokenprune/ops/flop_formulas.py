@@ -150,9 +150,9 @@ def _fused_attention(
 @_raw
 def _fused_layer(states: Tensor, width: int, heads: int, *more: Any, **__: Any) -> int:
     """Of a whole layer of an encoder, `[B, T, width]`: attention and MLP in one operator."""
-    first, second = more[FIRST], more[SECOND]
-    mlp = 2 * sum(_lengths(states)) * (first.numel() + second.numel())
-    return _fused_attention(states, states, states, width, heads) + mlp
+    mlp = 2 * sum(_lengths(states)) * int(more[FIRST].numel() + more[SECOND].numel())
+    attended: int = _fused_attention(states, states, states, width, heads)
+    return attended + mlp
 
 
 FIRST, SECOND = 11, 13

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tokenprune.errors.words import counted
 from tokenprune.lab.compare.record import Comparison
-from tokenprune.lab.judge.columns import RESULTS, SHARE, Column, Value
+from tokenprune.lab.judge.columns import BRIEF, RESULTS, SHARE, Column, Value, brief_stages
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.judge.tables import column_table, terminal_tables, warning_lines
 from tokenprune.lab.measure.entries import MAIN
@@ -98,6 +98,13 @@ def _resumed(comparison: Comparison) -> list[str]:
     ]
 
 
+def _unshown(comparison: Comparison) -> list[str]:
+    brief = brief_stages([comparison.dense, *comparison.results])
+    if not brief:
+        return []
+    return [f"Without times of {', '.join(brief)}: dense spends less than {BRIEF:.0%} there."]
+
+
 def legend(comparison: Comparison) -> list[str]:
     """What the columns mean, and what the budgets count."""
     means: dict[str, list[str]] = {}
@@ -128,6 +135,7 @@ def legend(comparison: Comparison) -> list[str]:
         *video,
         *probe,
         *_resumed(comparison),
+        *_unshown(comparison),
         *comparison.left_out,
         *more,
         "Vs random: accuracy minus that of random at the same places and budgets, or else at as "

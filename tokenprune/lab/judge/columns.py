@@ -35,6 +35,9 @@ def counted(key: str) -> str:
     return COUNTED.get(key, key)
 
 
+#: Of a stage that takes less of the dense time no share is shown (ours).
+BRIEF = 0.01
+
 #: What stands for a number that there isn't, such as a share of a dense accuracy of 0.
 NONE = "-"
 
@@ -184,9 +187,26 @@ def token_columns(results: Sequence[Result]) -> list[Column]:
 
 
 def stage_columns(results: Sequence[Result]) -> list[Column]:
-    """Times by stage as shares of dense, where they were measured, for terminals."""
-    timed = [stage for stage in STAGES if any(row.time.get(stage) is not None for row in results)]
-    return [Column(stage, _time(stage), RATIO, part="time") for stage in timed]
+    """Times by stage as shares of dense, where measured and not brief, for people."""
+    shown = [stage for stage in _timed(results) if stage not in brief_stages(results)]
+    return [Column(stage, _time(stage), RATIO, part="time") for stage in shown]
+
+
+def brief_stages(results: Sequence[Result]) -> list[str]:
+    """Stages on which dense spends next to nothing, so that a plan's share of it is noise.
+
+    People aren't shown them; files for programs have the seconds.
+    """
+    return [stage for stage in _timed(results) if all(_part(row, stage) < BRIEF for row in results)]
+
+
+def _timed(results: Sequence[Result]) -> list[str]:
+    return [stage for stage in STAGES if any(row.time.get(stage) is not None for row in results)]
+
+
+def _part(row: Result, stage: str) -> float:
+    """Of the time of the dense call beside a row, what that stage takes."""
+    return row.run.dense_seconds.get(stage, 0.0) / (sum(row.run.dense_wall) or 1.0)
 
 
 def all_columns(results: Sequence[Result]) -> list[Column]:
