@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokenprune import ops
 from tokenprune.errors import BackendUnavailableError
-from tokenprune.ops import dispatch, flops
+from tokenprune.ops import dispatch, flop_formulas
 from tokenprune.ops.registering import operation
 
 CPU = torch.ones(1)
@@ -272,7 +272,7 @@ def test_the_dispatcher_is_left_out_where_nobody_there_asks(
 def test_attention_on_the_cpu_is_counted_once(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not known:
         packet = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        monkeypatch.delitem(flops.flop_registry, packet, raising=False)
+        monkeypatch.delitem(flop_formulas.flop_registry, packet, raising=False)
     q, k = torch.randn(2, 3, 7, 4), torch.randn(2, 3, 9, 4)
     for guard in (torch.no_grad, torch.inference_mode):
         with ops.count_flops() as counter, guard():

@@ -159,7 +159,8 @@ class Patches:
 
         @functools.wraps(original)
         def replaced(*args: Any, **kwargs: Any) -> Any:
-            if args and args[0] is owner:  # unwrapping, accelerate binds what was bound before
+            # unwrapping, accelerate binds what was bound before; a graph would get a guard for it
+            if not torch.compiler.is_compiling() and args and args[0] is owner:
                 args = args[1:]
             if not acts[_LIVE]:  # somebody who wrapped the model meanwhile still calls this
                 return original(*args, **kwargs)
