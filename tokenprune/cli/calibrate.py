@@ -114,18 +114,17 @@ def command(
     if found.plan is None:
         wide_console().print(line(_unwritten(place)))
         raise typer.Exit(1)
-    place = _write(found.plan, place, force=force)
-    wide_console().print(f"plan: {place}; records: {records}", highlight=False)
+    _write(found.plan, place, records, force=force)
 
 
-def _write(plan: Plan, place: Path, *, force: bool) -> Path:
-    """Write the plan to a place that is still free, or is to be replaced, and say which."""
+def _write(plan: Plan, place: Path, records: Path, *, force: bool) -> None:
+    """Write the plan to a place that is still free, or is to be replaced, and say where."""
     from tokenprune.lab.measure.files import free_path, write_text
     from tokenprune.plan.dump import dump_plan
 
     place = free_path(place, force=force)
     write_text(place, dump_plan(plan))
-    return place
+    wide_console().print(f"plan: {place}; records: {records}", highlight=False)
 
 
 def _check_order(model: str, plan: Path) -> None:

@@ -28,6 +28,9 @@ PRODUCTS = ("_int_mm", "_weight_int8pack_mm", "_weight_int4pack_mm", "mv")
 GROUPED = ("_grouped_mm", "_scaled_grouped_mm")
 """Products of experts, which it leaves out, too: groups of rows, each with a matrix of its own."""
 
+FIRST, SECOND = 11, 13
+"""Where `_transformer_encoder_layer_fwd` has the MLP's matrices, behind the number of heads."""
+
 
 def attention_flops(query: Shape, key: Shape, value: Shape) -> int:
     """Operations of `softmax(q k^T) v`: both products, without discount for a causal mask.
@@ -153,10 +156,6 @@ def _fused_layer(states: Tensor, width: int, heads: int, *more: Any, **__: Any) 
     mlp = 2 * sum(_lengths(states)) * int(more[FIRST].numel() + more[SECOND].numel())
     attended: int = _fused_attention(states, states, states, width, heads)
     return attended + mlp
-
-
-FIRST, SECOND = 11, 13
-"""Places of the MLP's matrices among the arguments of such a layer, behind the number of heads."""
 
 
 def _lengths(states: Tensor) -> list[int]:

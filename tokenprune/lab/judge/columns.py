@@ -188,7 +188,8 @@ def token_columns(results: Sequence[Result]) -> list[Column]:
 
 def stage_columns(results: Sequence[Result]) -> list[Column]:
     """Times by stage as shares of dense, where measured and not brief, for people."""
-    shown = [stage for stage in _timed(results) if stage not in brief_stages(results)]
+    brief = brief_stages(results)
+    shown = [stage for stage in _timed(results) if stage not in brief]
     return [Column(stage, _time(stage), RATIO, part="time") for stage in shown]
 
 

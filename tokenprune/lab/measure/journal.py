@@ -139,7 +139,8 @@ def kept_about(folder: Path) -> list[dict[str, Any]]:
     with suppress(OSError):
         paths = sorted(folder.glob("*.jsonl"), key=lambda path: -path.stat().st_mtime)
         firsts = [next(_sound(path), None) for path in paths]
-        return [first[1].get("about", {}) for first in firsts if first is not None]
+        told = [first[1].get("about", {}) for first in firsts if first is not None]
+        return [about for about in told if about]  # older ones say nothing
     return []
 
 
