@@ -12,7 +12,7 @@ from torch import distributed, nn
 import tokenprune
 from tests import models
 from tests.mllm.plans import drawn, fastv, plan, tome
-from tokenprune.errors import SignalError
+from tokenprune.errors import SignalError, UnsupportedCallError
 
 SPLIT = "q_proj", "k_proj", "v_proj"
 READING = {
@@ -80,3 +80,32 @@ def test_heads_that_nobody_reads_may_be_spread(place: str, other: str, processes
 def test_heads_of_one_process_are_all_of_them(processes: int) -> None:
     model = parallel(models.llava_clip(), PART["decoder"], processes)
     tokenprune.attach(model, plan(READING["decoder"])).detach()
+
+
+@pytest.mark.parametrize("processes", [2], indirect=True)
+@pytest.mark.parametrize("place", READING)
+@torch.no_grad()
+def test_heads_spread_behind_the_attaching_are_refused_at_the_call(
+    place: str, processes: int
+) -> None:
+    model = models.llava_clip()
+    inputs = models.llava_inputs([[1, models.IMAGE_TOKEN, 2]])
+    with tokenprune.attach(model, plan(READING[place])):
+        parallel(model, PART[place], processes)
+        with pytest.raises(UnsupportedCallError, match=r"^stages\.0 .*since the plan"):
+            model(**inputs)
+
+
+@pytest.mark.parametrize("processes", [2], indirect=True)
+@pytest.mark.parametrize("place", READING)
+def test_what_fsdp_shards_behind_the_attaching_is_whole_where_it_is_used(
+    place: str, processes: int
+) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = models.llava_clip()
+    with tokenprune.attach(model, plan(READING[place])) as handle:
+        fully_shard(model.get_submodule(f"model.{PART[place]}"), mesh=init_device_mesh("cpu", (2,)))
+        assert any(hasattr(weight, "placements") for weight in model.parameters())
+        handle.heads.require(model)

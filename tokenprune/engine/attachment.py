@@ -19,6 +19,7 @@ from tokenprune.engine.meter import Meter
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.report import Report, lines_of
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.engine.tensor_parallel import WholeHeads
 from tokenprune.engine.traffic import Traffic
 from tokenprune.errors import AlreadyAttachedError, NotMeasuredError, UnsupportedCallError
 from tokenprune.interface.trace import Trace
@@ -83,6 +84,7 @@ class Attachment:
         compiling: the call that is being traced into one graph, only while it is.
         idle: whether no call of the model is running, in any thread.
         recordings: of the towers that the plan acts in or reads.
+        heads: of which attention the plan reads scores, so that no process may lack some of them.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Attachment:
         self.idle = True
         self._open, self._lock = 0, threading.Lock()
         self.recordings: list[Replayable] = []
+        self.heads = WholeHeads()
         self._claimed: list[nn.Module] = []
         self._graphs = threading.local()
 

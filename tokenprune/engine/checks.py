@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Set
-from typing import Any
-
-from torch import nn
 
 from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
 from tokenprune.errors import CheckpointError, PlanError, SignalError
@@ -15,8 +12,6 @@ from tokenprune.interface.signals import (
     BlockAttention,
     BlockBefore,
     Companions,
-    LayerAttention,
-    LayerValues,
     Signal,
     View,
 )
@@ -92,40 +87,6 @@ def refuse_signals(
         for signal in asked(stage.strategy, site):
             if not supplied >= {signal.needs}:
                 raise _unsupplied(stage, signal, site, adapter)
-
-
-def refuse_spread(stage: ResolvedStage, sites: Iterable[Site], parts: Iterable[nn.Module]) -> None:
-    """Refuse signals of attention where each process computes some of the heads.
-
-    In tensor parallelism, scores would be of a process's own heads, and every process would keep
-    other tokens than those whose results theirs are added to.
-
-    Args:
-        stage: the stage.
-        sites: where it acts.
-        parts: the modules that make the heads.
-
-    Raises:
-        SignalError: naming the signal.
-    """
-    heads = BlockAttention, LayerAttention, LayerValues
-    named = (signal for site in sites for signal in asked(stage.strategy, site))
-    found = next((signal for signal in named if signal.reads(*heads)), None)
-    if found is None or not any(_spread(weight) for part in parts for weight in part.parameters()):
-        return
-    raise SignalError(
-        f"'{stage.strategy.name}' needs {found.kind}, and every process has some of the heads "
-        "only: the attention's weights are spread over processes (tensor parallelism).",
-        where=stage.where,
-        remedy="Load the model without a tensor-parallel plan, or use a strategy that reads no "
-        "attention there.",
-    )
-
-
-def _spread(weight: Any) -> bool:
-    """Whether a weight is a `DTensor` of which processes hold parts."""
-    placements = getattr(weight, "placements", ())
-    return any(one.is_shard() for one in placements) and weight.device_mesh.size() > 1
 
 
 def refuse_misplaced(stage: ResolvedStage, site: Site) -> None:

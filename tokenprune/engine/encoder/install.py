@@ -13,7 +13,6 @@ from tokenprune.engine.checks import (
     refuse_doubles,
     refuse_fronts,
     refuse_signals,
-    refuse_spread,
 )
 from tokenprune.engine.encoder.dense_runner import DenseRunner
 from tokenprune.engine.encoder.packed_runner import PackedRunner
@@ -64,13 +63,13 @@ def encoder_runner(
     refuse_companions(later, spec)
     for stage in encoder_stages:
         refuse_signals(stage, layout.sites_of(stage), spec.supplies, adapter)
-        refuse_spread(stage, layout.sites_of(stage), spec.blocks)
+        attachment.heads.read(stage, layout.sites_of(stage), spec.blocks)
     refuse_doubles(later, spec.used)
     site, packed = Site.behind(spec.used), isinstance(adapter, PackedEncoderAdapter)
     for stage in later:
         refuse_signals(stage, [site], spec.supplies | given, adapter)
         refuse_blocks(stage, site, behind=len(spec.blocks) > spec.used and not packed)
-        refuse_spread(stage, [site], spec.blocks)
+        attachment.heads.read(stage, [site], spec.blocks)
     runner: EncoderRunner
     if isinstance(adapter, PackedEncoderAdapter):
         for stage in encoder_stages:

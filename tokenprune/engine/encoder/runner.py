@@ -105,6 +105,7 @@ class EncoderRunner(ABC):
             return original(*args, **kwargs)  # one pass method calls another
         refuse_around(self.spec.entry, "encoder")
         if not torch.compiler.is_dynamo_compiling():  # it hands neither, and guards what it reads
+            self.owner.heads.require(self.owner.model)
             refuse_symbols((*args, *kwargs.values()))
             alone = self.around.alone
             if self.layout.stages and (alone or running is None):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokenprune.engine.checks import refuse_spread
 from tokenprune.engine.llm.stages import DecoderStage
+from tokenprune.engine.tensor_parallel import WholeHeads
 from tokenprune.errors import SignalError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.signals import (
@@ -33,14 +33,11 @@ def refuse_unread(stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: Ml
         spec: the model as data.
 
     Raises:
-        SignalError: naming the layer, why, and the layers where it can be read; or a process has
-            some of the heads only.
+        SignalError: naming the layer, why, and the layers where it can be read.
     """
     readable = [n for n, layer in enumerate(spec.layers) if adapter.no_query_key(layer) is None]
     sites = [stage.site.layer for stage in stages]
-    heads = [one for n in readable for one in adapter.projections(spec.layers[n]).values()]
     for stage in stages:
-        refuse_spread(stage.stage, [stage.site], heads)
         number = stage.site.layer
         why = adapter.no_query_key(spec.layers[number])
         if why is not None and stage.reads(LayerAhead):
@@ -56,6 +53,20 @@ def refuse_unread(stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: Ml
         if between:
             what = f"layer {before}, the last one with query and key, behind which a stage prunes"
             raise _unread(stage, f"{what} in front of layer {between[-1]}", f"layer {before + 1}")
+
+
+def read_heads(
+    heads: WholeHeads, stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: MllmSpec
+) -> None:
+    """Note whose attention the stages read.
+
+    Raises:
+        SignalError: a process has some of the heads only.
+    """
+    readable = [layer for layer in spec.layers if adapter.no_query_key(layer) is None]
+    parts = [one for layer in readable for one in adapter.projections(layer).values()]
+    for stage in stages:
+        heads.read(stage.stage, [stage.site], parts)
 
 
 def untold(stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: MllmSpec) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tokenprune.engine.call import CallState, calling, current, current_state, stepping
 from tokenprune.engine.coupling import couple
+from tokenprune.engine.llm.attending import read_heads
 from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
 from tokenprune.engine.llm.features import FeatureSeam
 from tokenprune.engine.llm.fixed import Fixed, Step, begun
@@ -73,6 +74,7 @@ class MllmRunner:
             FeatureSeam(owner, adapter) if self.spec.modalities else ProjectorSeam(owner, adapter)
         )
         stages = decoder_stages(owner.stages, self.spec, adapter, self.seam.runner)
+        read_heads(owner.heads, stages, adapter, self.spec)
         refuse_compact(owner.plan, self.spec)
         self.language = LanguageRunner(owner, adapter, self.spec, stages)
 
@@ -93,6 +95,11 @@ class MllmRunner:
         self.language.install(patches)
         self.standing = Standing(self.owner.model, patches.modules)
 
+    def _require(self) -> None:
+        """Refuse a call of a model whose parts aren't those that the plan was attached to."""
+        self.standing.require()
+        self.owner.heads.require(self.owner.model)
+
     def _refused(self, name: str) -> Callable[..., Any]:
         """What stands for a method that can't be served."""
         why = self.spec.refused_methods[name]
@@ -106,7 +113,7 @@ class MllmRunner:
         given = self.adapter.read_prompt("generate", args, kwargs)
         if self.owner.stages:
             check_generate(self.spec, given, fixed=self._fixed(given) is not None)
-            self.standing.require()
+            self._require()
         with calling(self.owner, apart=self._begun()) as call:
             state = state_of(call)
             state.given = given  # images may be encoded before the first forward
@@ -308,7 +315,7 @@ class MllmRunner:
     ) -> Any:
         """Call what runs the LLM, for the first time in this call, if all parts are in place."""
         if self.owner.stages and not state.standing:
-            self.standing.require()
+            self._require()
             state.standing = True
         return original(*args, **kwargs)
 
