@@ -18,6 +18,7 @@ from tokenprune.errors import DataError
 from tokenprune.lab.bench.formula import watched
 from tokenprune.lab.bench.timer import Speedup
 from tokenprune.lab.bench.workload import parse_size, workloads
+from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.memory import peak_bytes
 from tokenprune.ops.flops import count_flops
 from tokenprune.plan import load_plan
@@ -173,6 +174,18 @@ def test_the_record_holds_what_was_measured(folder: Path, tmp_path: Path, flops:
     assert dense["speedup"]["median"] == 1.0
     assert record["model"]["attention"] in ("sdpa", "eager")
     assert len(record["verdicts"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("gpus", "named"), [(["A", "A"], "A"), (["A", "B"], "cuda:0 A, cuda:1 B")]
+)
+def test_gpus_of_different_kinds_are_all_in_a_record(
+    gpus: list[str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
+    monkeypatch.setattr(torch.cuda, "get_device_name", gpus.__getitem__)
+    assert describe_environment()["accelerator"] == named
 
 
 def test_bad_input_is_a_sentence(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def describe_environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "accelerator": _accelerator(),
         "packages": {name: version for name in PACKAGES if (version := installed(name))},
     }
 
@@ -34,6 +34,16 @@ def environment_facts() -> dict[str, Any]:
     """Of `describe_environment`, what makes a measurement another one."""
     here = describe_environment()
     return {name: here[name] for name in FACTS}
+
+
+def _accelerator() -> str | None:
+    """The GPUs' name; where several are of different kinds, that of each."""
+    if not torch.cuda.is_available():
+        return None
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    if len({*names}) == 1:
+        return names[0]
+    return ", ".join(f"cuda:{number} {name}" for number, name in enumerate(names))
 
 
 def _processor() -> str:
