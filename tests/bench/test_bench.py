@@ -176,9 +176,7 @@ def test_the_record_holds_what_was_measured(folder: Path, tmp_path: Path, flops:
     assert len(record["verdicts"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("gpus", "named"), [(["A", "A"], "A"), (["A", "B"], "cuda:0 A, cuda:1 B")]
-)
+@pytest.mark.parametrize(("gpus", "named"), [(["A", "A"], "A"), (["A", "B"], "cuda:0 A, cuda:1 B")])
 def test_gpus_of_different_kinds_are_all_in_a_record(
     gpus: list[str], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
