@@ -17,6 +17,7 @@ from tokenprune.engine import attach
 from tokenprune.interface.strategy import places
 from tokenprune.lab.bench import compiling
 from tokenprune.lab.bench.rows import Lane, rows_of
+from tokenprune.lab.bench.inputs import own_note
 from tokenprune.lab.bench.settings import BenchSettings
 from tokenprune.lab.bench.workload import Workload, batches
 from tokenprune.lab.data.question import Question
@@ -73,6 +74,10 @@ def test_the_users_prompts_are_measured(place: Path) -> None:
     record = run(place, *llava(place), "--questions", str(place / "mine.jsonl"))
     assert record["own_input"]["prompts"] == 3
     assert [row["workload"]["own"] for row in record["rows"]] == ["3 inputs of yours"] * 2
+    assert record["notes"][0] == (
+        "of your 3 inputs the first 2 (batch 1) are measured, a batch in each round: all of them "
+        "take --rounds 3"
+    )
     one = ["--picture", str(place / "0.png"), str(place / "1.png"), "--question", "what is it"]
     record = run(place, *llava(place), *one)
     assert record["own_input"]["prompts"] == 1
@@ -100,6 +105,10 @@ def test_batches_of_the_users_input_are_filled_up_and_bounded_by_the_rounds() ->
     parts = batches(Workload(batch=2), BenchSettings(rounds=9), own)
     assert ["".join(texts) for _, texts in parts] == ["ab", "cd", "ea"]
     assert len(batches(Workload(batch=2), BenchSettings(rounds=2), own)) == 2
+    assert own_note(5, [Workload(batch=2)], rounds=3) is None
+    assert "the first 2 (batch 1), the first 4 (batch 2)" in str(
+        own_note(5, [Workload(batch=batch) for batch in (1, 2, 3)], rounds=2)
+    )
 
 
 def test_a_classifier_has_one_pass_and_no_tokens_to_wait_for(place: Path) -> None:

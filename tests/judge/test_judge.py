@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.lab.compare.record import row_data
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.judge import Judge, Result
+from tokenprune.lab.judge import Judge, Result, Samples
 from tokenprune.lab.judge.measured import runs_of, samples_of
 from tokenprune.lab.judge.warnings import gathered, notes, warnings_of
 from tokenprune.lab.measure.checks import expected_tokens, failed_checks
@@ -223,6 +223,11 @@ def test_a_few_batches_and_pictures_are_sure_of_nothing() -> None:
             "worse than keeping random tokens, though answers to 5 pictures have no 95 % interval",
             f"slower than the dense model, though times of {times} have no 95 % interval",
         ]
+    for batches in (1, 5, 6):
+        run = replace(result.run, wall=[1.2] * batches, dense_wall=[1.0] * batches)
+        (found,) = Judge(Samples(range(N), [""] * N), [run]).results()
+        assert found.total.value == pytest.approx(1.2)
+        assert found.total.bounded is (batches == 6)
 
 
 @pytest.mark.parametrize(

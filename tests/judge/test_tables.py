@@ -93,6 +93,8 @@ def test_a_small_p_value_is_no_zero() -> None:
     groups = summarise([replace(row, result=ten) for row, ten in zip(rows, many, strict=True)])
     assert (groups[0].rows[1].mcnemar or 1) < 1e-12
     assert "| < 0.001 |" in markdown_table(lines(groups))
+    *_, written = csv.DictReader(csv_table(lines(groups)).splitlines())
+    assert 0 < float(written["McNemar p"]) < 1e-12
 
 
 def test_an_interval_has_its_ends_in_brackets_or_in_columns_of_their_own() -> None:
@@ -105,8 +107,8 @@ def test_an_interval_has_its_ends_in_brackets_or_in_columns_of_their_own() -> No
     assert share.headings == ["share", "low", "high"]
     none = Column("share", lambda _: Interval(*[float("nan")] * 3), SHARE, ("low", "high"))
     assert none.shown(result) == none.shown(result, brief=True) == "-"
-    half = Column("share", lambda _: Interval(0.5, 0.25, float("nan")), SHARE)
-    assert half.shown(result) == "50.0 [25.0 -]"
+    alone = Column("share", lambda _: Interval(0.5, *[float("nan")] * 2), SHARE, ("low", "high"))
+    assert (alone.shown(result), alone.cells(result)) == ("50.0", ["0.5000", "", ""])
     assert Column("number", lambda _: float("nan")).shown(result) == "-"
     points = Column("points", lambda _: None, POINTS, ("low", "high"))
     assert (points.shown(result), points.cells(result)) == ("", ["", "", ""])

@@ -176,6 +176,7 @@ def test_the_benchmark_of_studies_finds_rows_of_the_page(tmp_path: Path) -> None
         assert row.startswith('<th scope="row" class="name">')
         assert row.count("<th") == 1
         assert "McNemar" not in row
+        assert re.search(r"<td>\d\.\d\d</td>\s*<td>[^<]*</td>\s*$", row)  # two batches: no interval
     assert "<td>66.7 % " in row_of(written, "dense")
     assert row_of(written, "random") == ""
 

@@ -138,7 +138,7 @@ def _run(
 ) -> None:
     from tokenprune.cli.plans import read_plans
     from tokenprune.lab.bench import bench
-    from tokenprune.lab.bench.inputs import size_note
+    from tokenprune.lab.bench.inputs import own_note, size_note
     from tokenprune.lab.bench.record import bench_record, write_bench
     from tokenprune.lab.bench.request import quarters
     from tokenprune.lab.measure.files import free_path
@@ -149,7 +149,9 @@ def _run(
     given, left_out = (given, []) if given else quarters(loaded)
     own = asked.own(loaded)
     sizes = asked.workloads(own)
-    notes = [note for note in (size_note(loaded, sizes), settings.caveat, *left_out) if note]
+    missed = own_note(len(own), sizes, settings.rounds)
+    told = (size_note(loaded, sizes), missed, settings.caveat, *left_out)
+    notes = [note for note in told if note]
     with progress_bar() as tell:
         rows = bench(loaded, given, sizes, settings, tell, own, notice)
     out = free_path(out, force=force)

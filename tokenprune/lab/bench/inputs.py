@@ -44,6 +44,24 @@ def size_note(loaded: LoadedModel, sizes: Iterable[Workload]) -> str | None:
     )
 
 
+def own_note(own: int, sizes: Iterable[Workload], rounds: int) -> str | None:
+    """A sentence if the rounds don't reach all of the user's own inputs, a batch in each.
+
+    Args:
+        own: how many inputs there are.
+        sizes: the workloads.
+        rounds: measurements of every row.
+    """
+    reached = {size.batch: rounds * size.batch for size in sizes if rounds * size.batch < own}
+    if not reached:
+        return None
+    firsts = ", ".join(f"the first {seen} (batch {batch})" for batch, seen in reached.items())
+    return (
+        f"of your {own} inputs {firsts} are measured, a batch in each round: all of them take "
+        f"--rounds {-(-own // min(reached))}"
+    )
+
+
 def check_lengths(loaded: LoadedModel, sizes: Sequence[Workload]) -> None:
     """Refuse synthetic workloads that are longer than the LLM has positions, before any is timed.
 

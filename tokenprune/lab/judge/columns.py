@@ -72,7 +72,7 @@ class Form:
 SHARE = Form(".1f", ".4f", 100.0, "%")
 POINTS = Form("+.1f", "+.4f", 100.0, "points")
 RATIO = Form(".2f", ".3f")
-P_VALUE = Form(".3f", ".4f", least=0.001)
+P_VALUE = Form(".3f", ".4g", least=0.001)
 TOKENS = Form(".4g", ".1f")
 NUMBER = Form(".4g", ".6g")
 WHOLE = Form(".0f", ".0f")
@@ -119,7 +119,7 @@ class Column:
         if not isinstance(value, Interval):
             return self.form.shown(value)
         middle, low, high = map(self.form.shown, (value.value, value.low, value.high))
-        return middle if brief or middle == NONE else f"{middle} [{low} {high}]"
+        return f"{middle} [{low} {high}]" if value.bounded and not brief else middle
 
     def cells(self, result: Result | None) -> list[str]:
         """The cells for programs, one a heading; empty ones without a result."""
@@ -132,7 +132,8 @@ class Column:
         """The same as they were computed."""
         value = None if result is None else self.value(result)
         if isinstance(value, Interval):
-            return [value.value, value.low, value.high][: len(self.headings)]
+            ends = (value.low, value.high) if value.bounded else (None, None)
+            return [value.value, *ends][: len(self.headings)]
         return [value, None, None][: len(self.headings)]
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import nan
 
 import numpy as np
 
 from tokenprune.lab.judge.result import PlanRun, Result, Samples
 from tokenprune.lab.judge.warnings import warnings_of
 from tokenprune.lab.measure.statistics import (
+    ENOUGH,
     Array,
     Bootstrap,
     Interval,
@@ -53,7 +55,7 @@ class Judge:
         difference = self._boot.difference(run.right, dense.right) if dense else None
         others = baselines(run, self._runs)
         versus = self._versus(run, others)
-        total = self._batches[len(run.wall)].ratio(run.wall, run.dense_wall)
+        total = self._time(run)
         return Result(
             run=run,
             accuracy=accuracy,
@@ -71,6 +73,11 @@ class Judge:
             images=self._images,
             unseen=self._unseen(run, difference),
         )
+
+    def _time(self, run: PlanRun) -> Interval:
+        """Its time as a share of dense; few batches have no interval, a single one least of all."""
+        found = self._batches[len(run.wall)].ratio(run.wall, run.dense_wall)
+        return found if len(run.wall) >= ENOUGH else Interval(found.value, nan, nan)
 
     def _unseen(self, run: PlanRun, difference: Interval | None) -> float:
         """The loss that no image shows; resamples of what isn't there don't show it either."""

@@ -125,7 +125,8 @@ class Result:
         by_type: accuracy by question type.
         metrics: means of further metrics.
         flops_ratio: operations as a share of dense.
-        total: seconds as a share of dense, over the same batches.
+        total: seconds as a share of dense, over the same batches; without an interval where these
+            are fewer than `statistics.ENOUGH`.
         warnings: what to beware of, in words.
         images: number of different images.
         unseen: how far below the lower end of `difference` a loss may lie that no image shows, by

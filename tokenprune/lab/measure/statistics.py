@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
+from math import comb, isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,18 @@ class Interval:
 
     Attributes:
         value: the estimate on the samples as they are.
-        low: lower end of the 95 % percentile interval.
+        low: lower end of the 95 % percentile interval; nan where there is none.
         high: upper end.
     """
 
     value: float
     low: float
     high: float
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is an interval around the estimate."""
+        return isfinite(self.low) and isfinite(self.high)
 
     def excludes(self, point: float) -> bool:
         """Whether `point` lies outside the interval."""

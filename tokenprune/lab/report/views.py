@@ -15,7 +15,6 @@ from tokenprune.errors.words import these
 from tokenprune.lab.judge import Result
 from tokenprune.lab.judge.columns import STAGES, counted
 from tokenprune.lab.judge.warnings import gathered, notes
-from tokenprune.lab.measure.statistics import ENOUGH
 from tokenprune.lab.report.families import COSTS, family
 from tokenprune.lab.report.overlays import PageImages, in_words, overlay
 from tokenprune.lab.report.plots import legend_marker, scatter
@@ -113,7 +112,7 @@ def headline(group: Group) -> str:
 def _times(row: Result) -> str:
     """How sure a share of time is, in words."""
     batches, total = len(row.run.wall), row.total
-    if batches < ENOUGH:
+    if not total.bounded:
         return f"of {counted_as(batches, 'batch', 'batches')}, too few for an interval"
     return f"95 % interval {total.low:.2f} to {total.high:.2f}"
 
