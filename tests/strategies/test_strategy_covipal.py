@@ -221,6 +221,10 @@ def test_checkpoint_round_trip(tmp_path: Path, variant: str, half: bool) -> None
         facts = file.metadata()
     assert facts["strategy"] == "covipal_style"
     assert (facts["variant"], facts["model"], facts["accuracy"]) == (variant, "tiny", "0.5")
+    written = path.read_bytes()
+    for _ in range(3):
+        strategy.save_checkpoint(path, {"model": "tiny", "accuracy": "0.5"}, half=half)
+        assert path.read_bytes() == written
 
 
 def test_foreign_shapes_in_a_checkpoint(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from tokenprune.errors import CheckpointError
@@ -82,7 +83,21 @@ def save(
         if not torch.isfinite(value).all():
             raise CheckpointError(f"the tensor '{name}' isn't finite as {kind}.", where=str(path))
     metadata = {"format": FORMAT, "version": VERSION, "strategy": strategy}
-    save_file(tensors, path, dict(facts) | metadata)
+    path.write_bytes(_ordered(serialized(tensors, dict(facts) | metadata)))
+
+
+def _ordered(data: bytes) -> bytes:
+    """A safetensors file with its facts in order: written as they come, no two files were equal.
+
+    The file is the header's length (8 bytes), the header (JSON) and the tensors, whose places count
+    from the header's end.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def read(path: Path, strategy: str) -> Checkpoint:
