@@ -16,8 +16,8 @@ from tokenprune.cli.app import app
 from tokenprune.engine import attach
 from tokenprune.interface.strategy import places
 from tokenprune.lab.bench import compiling
-from tokenprune.lab.bench.rows import Lane, rows_of
 from tokenprune.lab.bench.inputs import own_note
+from tokenprune.lab.bench.rows import Lane, rows_of
 from tokenprune.lab.bench.settings import BenchSettings
 from tokenprune.lab.bench.workload import Workload, batches
 from tokenprune.lab.data.question import Question

@@ -70,6 +70,9 @@ def test_labels_are_read(pictures: Path) -> None:
         ("file,class_index\n0.png\n", "is no class"),
         ("file,class_index\nabsent.png,1\n", "no picture"),
         ("file,class_index\n,1\n", "no picture"),
+        ("file,class_index\n0.png,1,2\n", "3 values in 2 columns"),
+        ("file,label,label\n0.png,1,2\n", "two columns have one name"),
+        ("file,class_index\n0.png,0_1\n", "'0_1' is no class"),
     ],
 )
 def test_bad_labels_name_the_line(pictures: Path, tmp_path: Path, text: str, says: str) -> None:
@@ -78,6 +81,10 @@ def test_bad_labels_name_the_line(pictures: Path, tmp_path: Path, text: str, say
     with pytest.raises(DataError, match=says) as caught:
         labelled_pictures(pictures, labels, classes=6)
     assert "labels.csv" in caught.value.where
+    labels.write_text("File;Class_Index\n0.png;1\n\n1.png;9\n")
+    with pytest.raises(DataError, match="'9' is no class") as caught:
+        labelled_pictures(pictures, labels, classes=6)
+    assert caught.value.where == f"{labels}:4"
 
 
 def test_absent_labels_and_pictures(tmp_path: Path) -> None:

@@ -159,6 +159,8 @@ def test_a_list_of_objects_is_told_to_be_lines(folder: Path) -> None:
         ({"answer": [["red"]]}, "'answer' has to be a text"),
         ({"answer": {"text": "red"}}, "'answer' has to be a text"),
         ({"answer": []}, "'answer' names none"),
+        ({"answer": " "}, "'answer' is empty"),
+        ({"answer": None, "answers": [""] * 10}, "'answers' is empty"),
         ({"answer": None}, "there is no 'answer'"),
         ({"answers": ["red"]}, "one of them would be ignored"),
         ({"question": 3}, "'question' has to be a text"),
@@ -182,7 +184,8 @@ def test_what_is_no_text_is_refused_with_its_line(folder: Path, changes: Any, sa
 
 
 @pytest.mark.parametrize(
-    "line", ["[" * 100_000, '{"question": ' + "1" * 5000 + "}", "[1]", "{", "\0"]
+    "line",
+    ["[" * 100_000, '{"question": ' + "1" * 5000 + "}", "[1]", "{", "\0", '{"a": 1, "a": 2}'],
 )
 def test_lines_that_are_no_objects_are_named(folder: Path, line: str) -> None:
     for read in (read_jsonl, captioned_pictures, read_questions):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tokenprune.errors import DataError
-from tokenprune.errors.files import TEXT_BYTES, check_file, is_file, reason
 from tokenprune.interface.loading import Frames
 from tokenprune.lab.data.question import Question
+from tokenprune.lab.data.rows import DataRow, read_table
 
 T = TypeVar("T")
 
 FILE_COLUMNS = ("file", "filename", "image", "path")
 LABEL_COLUMNS = ("imagenet_class_index", "class_index", "label", "class", "target")
+
+USAGE = "Write a header and rows: file,class_index."
 
 #: Seed of the pictures that a probe is fitted on; none of them is asked about.
 PROBE_SEED = 31_337
@@ -115,15 +116,16 @@ def labelled_pictures(
     Raises:
         DataError: the CSV can't be read, or names a missing file or an impossible class.
     """
-    rows = _rows(labels)
+    rows = [*read_table(labels, "labels", USAGE)]
+    if not rows:
+        raise DataError("the file holds no labels.", where=str(labels), remedy=USAGE)
     name, label = (_column(labels, rows, names) for names in (FILE_COLUMNS, LABEL_COLUMNS))
     questions, groups = [], dict[Path, int]()
-    for line, row in enumerate(rows, start=2):
-        where = f"{labels}:{line}"
-        target = _class(row[label], classes, where)
-        picture = _file(folder, row[name], where)
+    for row in rows:
+        target = _class(row.text(label, ""), classes, row.where)
+        picture = row.file(folder, row.text(name, ""), "picture", "--images")
         group = groups.setdefault(picture.resolve(), len(groups))
-        questions.append(Question(picture, str(target), image_id=group, where=where))
+        questions.append(Question(picture, str(target), image_id=group, where=row.where))
     chosen = set(halve([*groups.values()], split))
     return spread([one for one in questions if one.image_id in chosen], limit)
 
@@ -147,39 +149,20 @@ def halve(items: Sequence[T], split: str) -> list[T]:
     return [items[index] for index in sorted(chosen)]
 
 
-def _rows(labels: Path) -> list[dict[str, str]]:
-    try:
-        check_file(labels, TEXT_BYTES)
-        # spreadsheets put a byte-order mark in front, which would be part of the first name
-        with labels.open(newline="", encoding="utf-8-sig") as handle:
-            rows = list(csv.DictReader(handle))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"the labels can't be read ({reason(error)}).", where=str(labels)
-        ) from error
-    if not rows:
-        raise DataError(
-            "the file holds no labels.", where=str(labels), remedy="Write a header and rows."
-        )
-    return rows
-
-
-def _column(labels: Path, rows: Sequence[dict[str, str]], names: Sequence[str]) -> str:
+def _column(labels: Path, rows: Sequence[DataRow], names: Sequence[str]) -> str:
     for name in names:
-        if name in rows[0]:
+        if name in rows[0].columns:
             return name
     raise DataError(
-        f"the header has no column {' or '.join(names)}; it has {', '.join(map(str, rows[0]))}.",
+        f"the header has no column {' or '.join(names)}; it has {', '.join(rows[0].columns)}.",
         where=f"{labels}:1",
-        remedy="Write the header: file,class_index.",
+        remedy=USAGE,
     )
 
 
-def _class(text: str | None, classes: int, where: str) -> int:
-    try:
-        number = int(text or "")
-    except ValueError:
-        number = -1
+def _class(text: str, classes: int, where: str) -> int:
+    # of int's other forms, 1_0 is 10
+    number = int(text) if text.isascii() and text.isdigit() else -1
     if not 0 <= number < classes:
         raise DataError(
             f"'{text}' is no class; there are {classes}.",
@@ -187,12 +170,3 @@ def _class(text: str | None, classes: int, where: str) -> int:
             remedy=f"Write a number from 0 to {classes - 1}.",
         )
     return number
-
-
-def _file(folder: Path, name: str, where: str) -> Path:
-    path = folder / (name or "")
-    if not is_file(path):
-        raise DataError(
-            f"there is no picture '{str(path)[:400]}'.", where=where, remedy="See --images."
-        )
-    return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,13 @@ class DataRow:
         data: its values by name.
         where: file and line, for errors.
         usage: the form that a row has, for errors.
+        columns: of the table that it stands in, those without a value here too.
     """
 
     data: Mapping[str, Any]
     where: str
     usage: str = ""
+    columns: Sequence[str] = ()
 
     def text(self, key: str, default: str | None = None) -> str:
         """A text; nothing else is turned into one.
@@ -57,7 +59,7 @@ class DataRow:
             key: where they stand.
 
         Raises:
-            DataError: there are none, or something is no text.
+            DataError: there are none, all are empty, or something is no text.
         """
         if key not in self.data:
             raise DataError(f"there is no '{key}'.", where=self.where, remedy=self.usage)
@@ -68,7 +70,10 @@ class DataRow:
         if not several:
             raise DataError(f"'{key}' names none.", where=self.where, remedy=self.usage)
         values = [one.get("answer") if isinstance(one, Mapping) else one for one in several]
-        return tuple(_text(value, f"'{key}'", self) for value in values)
+        found = tuple(_text(value, f"'{key}'", self) for value in values)
+        if not any(map(str.strip, found)):  # as in a split whose answers are held back
+            raise DataError(f"'{key}' is empty.", where=self.where, remedy=self.usage)
+        return found
 
     def file(self, folder: Path, name: str, what: str, elsewhere: str = "") -> Path:
         """A file that the row names.
@@ -111,7 +116,7 @@ def read_rows(path: Path, what: str, usage: str) -> Iterator[DataRow]:
             names file and line.
     """
     if path.suffix.lower() in TABLES:
-        yield from _table(path, what, usage)
+        yield from read_table(path, what, usage)
         return
     for number, line in enumerate(read_lines(path, what), start=1):
         if line.strip():
@@ -141,10 +146,19 @@ def read_lines(path: Path, what: str) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def _table(path: Path, what: str, usage: str) -> Iterator[DataRow]:
-    """The rows of a table; empty cells count as missing."""
+def read_table(path: Path, what: str, usage: str) -> Iterator[DataRow]:
+    """The rows of a table whatever its file ends in; empty cells count as missing.
+
+    Args:
+        path: see `read_rows`.
+        what: what errors call its rows.
+        usage: the form of a row, for errors.
+
+    Raises:
+        DataError: see `read_rows`.
+    """
     lines = [f"{line}\n" for line in read_lines(path, what)]
-    separator = TABLES[path.suffix.lower()]
+    separator = TABLES.get(path.suffix.lower(), ",")
     if separator == "," and lines and "," not in lines[0]:
         # as spreadsheets write where the comma stands in numbers, or what was copied out of one
         separator = next((one for one in (";", "\t") if one in lines[0]), separator)
@@ -166,7 +180,7 @@ def _table(path: Path, what: str, usage: str) -> Iterator[DataRow]:
             else:
                 named = zip(columns, map(str.strip, cells), strict=False)
                 if row := {name: _listed(cell, where) for name, cell in named if cell}:
-                    yield DataRow(row, where, usage)
+                    yield DataRow(row, where, usage, columns)
     except csv.Error as error:
         raise DataError(
             f"the line is no row of a table ({error}).", where=f"{path}:{reader.line_num}"
@@ -196,7 +210,7 @@ def _listed(cell: str, where: str) -> str | list[str]:
 
 def _object(line: str, where: str, usage: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_once)
     except RecursionError as error:
         raise DataError("the line is nested too deeply.", where=where, remedy=usage) from error
     except ValueError as error:
@@ -207,6 +221,16 @@ def _object(line: str, where: str, usage: str) -> dict[str, Any]:
         form = "Every line is an object of its own. " if isinstance(row, list) else ""
         raise DataError(found, where=where, remedy=form + usage)
     return row
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, of which no key stands twice: the last would count, and the first be ignored."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"'{key}' stands in it twice")
+        found[key] = value
+    return found
 
 
 def _text(value: Any, name: str, row: DataRow) -> str:
