@@ -138,6 +138,11 @@ def test_without_pyarrow_the_command_says_what_is_missing(
     assert "tidy.parquet needs pyarrow: pip install -e '.[parquet]' in the folder" in result.output
     assert (folder / "tidy.csv").exists()
     assert not (folder / "tidy.parquet").exists()
+    (folder / "figures").mkdir()
+    (folder / "figures" / "1-toy-jsonl-time.png").touch()
+    said = CliRunner().invoke(app, ["report", str(folder), "--no-figures"]).output
+    names = folder / "tidy.csv", folder / "figures" / "1-toy-jsonl-time.png"
+    assert "of an earlier report: {}, {}\n".format(*names) in said
 
 
 def test_a_grid_over_seeds_has_one_column_of_them() -> None:

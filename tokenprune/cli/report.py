@@ -16,6 +16,9 @@ EXAMPLES = examples(
     "tokenprune report records --tidy --no-figures",
     "tokenprune report records --out shared/report.html --no-figures",
 )
+#: Files of an earlier report that are named.
+NAMED = 3
+
 #: What is the matter with other records that are left out.
 OTHER = "recorded with other settings, other packages or on another machine"
 
@@ -64,5 +67,9 @@ def command(
         console.print(line(f"written: {path}"))
     if written.missing:
         console.print(line(f"not written: {written.missing}", "yellow"))
+    if written.older:
+        told = ", ".join(map(str, written.older[:NAMED]))
+        more = f" and {len(written.older) - NAMED} more" if len(written.older) > NAMED else ""
+        console.print(line(f"not written anew, so of an earlier report: {told}{more}", "yellow"))
     if results.damaged or any(group.failed for group in written.groups):
         raise typer.Exit(1)

@@ -18,6 +18,9 @@ from tokenprune.lab.judge.planned import PLANNED, places_of
 from tokenprune.lab.judge.tables import Line, harmless
 from tokenprune.lab.measure.files import write_text
 
+#: The files of the table.
+TIDY = ("tidy.csv", "tidy.parquet")
+
 #: What stands in front of the plan's columns.
 ABOUT = ("model", "task", "plan", "status")
 
@@ -61,15 +64,16 @@ def write_tidy(lines: Sequence[Line], folder: Path) -> tuple[list[Path], str]:
     Raises:
         DataError: a file can't be written.
     """
+    plain_text, columnar = (folder / name for name in TIDY)
     table = tidy(lines)
     text, rows = io.StringIO(), zip(*table.values(), strict=True)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table)
     writer.writerows(map(_cell, row) for row in rows)
-    write_text(folder / "tidy.csv", text.getvalue())
+    write_text(plain_text, text.getvalue())
     if util.find_spec("pyarrow") is None:
-        return [folder / "tidy.csv"], f"tidy.parquet needs pyarrow: {REMEDY}"
-    return [folder / "tidy.csv", _parquet(table, folder / "tidy.parquet")], ""
+        return [plain_text], f"{columnar.name} needs pyarrow: {REMEDY}"
+    return [plain_text, _parquet(table, columnar)], ""
 
 
 def _cell(value: Any) -> Any:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenprune.lab.judge.tables import csv_table, markdown_table
 from tokenprune.lab.measure.files import check_writable, write_text
-from tokenprune.lab.report.figures import write_figures
+from tokenprune.lab.report.families import COSTS
+from tokenprune.lab.report.figures import FORMATS, write_figures
 from tokenprune.lab.report.folder import Results
 from tokenprune.lab.report.page import html
-from tokenprune.lab.report.tidy import write_tidy
+from tokenprune.lab.report.tidy import TIDY, write_tidy
 from tokenprune.lab.studies.summary import Group, lines, summarise
+
+FIGURES = "figures"
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,13 @@ class Written:
         files: page, tables and figures.
         groups: what they show.
         missing: why a file isn't there that was asked for; empty if all are.
+        older: files of an earlier report that stand beside these and weren't written anew.
     """
 
     files: tuple[Path, ...]
     groups: tuple[Group, ...]
     missing: str = ""
+    older: tuple[Path, ...] = ()
 
 
 def write_report(
@@ -53,6 +59,15 @@ def write_report(
     }
     for path, text in tables.items():
         write_text(path, text)
-    drawn = write_figures(groups, page.parent / "figures") if figures else []
+    drawn = write_figures(groups, page.parent / FIGURES) if figures else []
     more, missing = write_tidy(lines(groups), page.parent) if tidy else ([], "")
-    return Written((*tables, *more, *drawn), tuple(groups), missing)
+    files = (*tables, *more, *drawn)
+    return Written(files, tuple(groups), missing, _older(page.parent, files))
+
+
+def _older(folder: Path, written: Sequence[Path]) -> tuple[Path, ...]:
+    """What an earlier report left in a folder that this one didn't write, such as `tidy.csv`."""
+    kinds = [f"*-{cost}.{ending}" for cost in COSTS for ending in FORMATS]
+    figures = (path for kind in kinds for path in (folder / FIGURES).glob(kind))
+    tables = (path for name in TIDY if (path := folder / name).exists())
+    return tuple(path for path in (*tables, *sorted(figures)) if path not in written)
