@@ -15,7 +15,7 @@ from tests.mllm.calls import model
 from tests.plugin import registering
 from tokenprune import ScoreStrategy, Signal, Site, StrategyParams, Tokens
 from tokenprune.cli import app
-from tokenprune.cli.plans import file_names
+from tokenprune.cli.plans import file_names, named_plans
 from tokenprune.errors import CheckpointError, LayerError, PlanError
 from tokenprune.interface.placement import PreLlm
 from tokenprune.plan import load_plan
@@ -313,6 +313,15 @@ def test_plan_files_of_one_name_are_rows_of_two_names(llava_folder: Path, tmp_pa
 )
 def test_plan_files_are_called_apart(given: list[str], expected: list[str]) -> None:
     assert file_names([*map(Path, given)]) == expected
+
+
+def test_plans_are_called_as_they_say_or_as_their_files(tmp_path: Path) -> None:
+    names = {"a": "name: ours", "b": "", "c": "name: twice", "d": "name: twice"}
+    paths = [tmp_path / f"{file}.yaml" for file in names]
+    for path, name in zip(paths, names.values(), strict=True):
+        path.write_text(f"schema_version: 1\n{name}\n")
+    found = [name for name, _ in named_plans(paths)]
+    assert found == ["ours", "b", "twice (c)", "twice (d)"]
 
 
 def test_compare_of_a_classifier(timm_weights: Path, pictures: Path, tmp_path: Path) -> None:

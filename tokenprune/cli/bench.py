@@ -136,7 +136,7 @@ def _run(
     out: Path,
     force: bool,
 ) -> None:
-    from tokenprune.cli.plans import read_plans
+    from tokenprune.cli.plans import named_plans
     from tokenprune.lab.bench import bench
     from tokenprune.lab.bench.inputs import own_note, size_note
     from tokenprune.lab.bench.record import bench_record, write_bench
@@ -144,7 +144,7 @@ def _run(
     from tokenprune.lab.measure.files import free_path
     from tokenprune.lab.models import load_model, model_place
 
-    given = read_plans(plans)
+    given = named_plans(plans)
     loaded = load_model(model_place(model, "video" if asked.frames else "image"), options)
     given, left_out = (given, []) if given else quarters(loaded)
     own = asked.own(loaded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,6 +64,18 @@ def read_plans(paths: Sequence[Path]) -> list[tuple[str, Plan]]:
     from tokenprune.plan import load_plan
 
     return list(zip(file_names(paths), map(load_plan, paths), strict=True))
+
+
+def named_plans(paths: Sequence[Path]) -> list[tuple[str, Plan]]:
+    """Plan files, each called as the plan says, or else as its file; of one name by both."""
+    read = read_plans(paths)
+    names = Counter(plan.name for _, plan in read)
+    return [
+        (f"{plan.name} ({file})" if names[plan.name] > 1 else plan.name, plan)
+        if plan.name
+        else (file, plan)
+        for file, plan in read
+    ]
 
 
 def file_names(paths: Sequence[Path]) -> list[str]:
