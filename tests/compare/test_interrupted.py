@@ -97,7 +97,7 @@ def test_what_goes_on_is_what_was_never_interrupted(task: VqaTask, tmp_path: Pat
     # all of it is there now
     again = measure(task, ENTRIES, journal=Journal(path))
     assert [row.wall for row in again.plans] == [row.wall for row in found.plans]
-    forget(path.parent)
+    forget([path])
     assert not path.parent.exists()
 
 
@@ -121,7 +121,7 @@ def test_a_file_that_another_run_writes_is_left_alone(task: VqaTask, tmp_path: P
     path = tmp_path / "a.jsonl"
     with Journal(path):
         measure(task, ENTRIES[:1], journal=Journal(path))
-        forget(tmp_path)
+        forget([path])
         assert path.with_suffix(".lock").exists()
     assert not path.exists()
 
@@ -172,7 +172,7 @@ def test_other_threads_and_packages_are_told_and_measured_anew(
     facts = environment_facts()
     newer = {**facts, "packages": {**facts["packages"], "torch": "99.0"}}
     monkeypatch.setattr(kept_module, "environment_facts", lambda: newer)
-    forget(tmp_path)
+    forget([*tmp_path.glob("*.jsonl")])
     kept.parent.mkdir()
     kept.write_bytes(lines)
     assert resumed() == {}
@@ -213,6 +213,8 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
             )
             (kept,) = Path(f"{out}.part").glob("*.jsonl")
             assert kept.read_bytes().count(b"\n") == 2
+            other = kept.with_name("other.jsonl")
+            other.write_text("of another comparison, which may go on\n")
     code, said, err = run(*args)
     assert code == 0, err
     assert ("taken over: 2 batches that an earlier run kept in" in err) is (jobs == 1)
@@ -221,4 +223,6 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
     line = "Resumed: 2 of 3 batches were measured by earlier runs"
     assert (line in " ".join(said.split())) is (jobs == 1)
     assert record["task"]["samples"] == 6
-    assert not Path(f"{out}.part").exists()
+    left = [path.name for path in Path(f"{out}.part").glob("*")]
+    assert left == (["other.jsonl"] if jobs == 1 else [])
+    assert Path(f"{out}.part").exists() is (f"interrupted stay in {out}.part" in err) is bool(left)

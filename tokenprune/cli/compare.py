@@ -208,7 +208,9 @@ def _run(source: Source, out: Path, force: bool, answers: bool, by_type: bool) -
         write_record(found, out, answers=answers)
     finally:  # where there is no room for the record, the tables are all that is left
         _print(found, by_type)
-    forget(kept)
+    forget(found.journals)
+    if any(kept.glob("*.jsonl")):
+        notice(f"batches of other comparisons that were interrupted stay in {kept}")
     wide_console().print(line(f"record: {out}"))
     if found.failures:
         raise typer.Exit(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,11 +34,13 @@ class Kept:
         folder: in which they lie; made with the first.
         facts: what all of its measurements depend on, as plain data.
         say: told in a line where an earlier run kept batches.
+        paths: of the journals that were asked for.
     """
 
     folder: Path
     facts: Mapping[str, Any]
     say: Say | None = None
+    paths: list[Path] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -78,6 +80,7 @@ class Kept:
         ]
         name = digest({**self.facts, "plans": plans})
         journal = Journal(self.folder / f"{name}.jsonl", self.facts)
+        self.paths.append(journal.path)
         if self.say is not None and (said := self._found(journal.peek())):
             self.say(said)
         return journal

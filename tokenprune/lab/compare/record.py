@@ -36,6 +36,7 @@ class Comparison:
         resumed: how many `batches` earlier runs measured that were interrupted, `of` how many over
             all processes and passes; empty for a run in one go.
         probe: by place, mean similarity of what is read from unpruned and from empty tokens.
+        journals: that it was measured into, for `journal.forget`; no part of the data.
         schema_version: of this format.
     """
 
@@ -52,11 +53,13 @@ class Comparison:
     left_out: list[str] = field(default_factory=list)
     probe: dict[str, dict[str, float]] = field(default_factory=dict)
     resumed: dict[str, int] = field(default_factory=dict)
+    journals: list[Path] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     def data(self, answers: bool = False) -> dict[str, Any]:
         """Plain data; answers to single samples, and which are right, only if asked for."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
+        del own["journals"]
         own["dense"] = row_data(self.dense, answers)
         own["results"] = [row_data(result, answers) for result in self.results]
         data: dict[str, Any] = _plain({"schema_version": self.schema_version, **own})

@@ -53,8 +53,8 @@ def compare(
         progress: told (runs done, runs in all, what runs).
         say: told in a sentence, before anything is measured, how long the probe will take, and
             that something was measured before.
-        keep: folder in which batches are kept until somebody calls `journal.forget`: the same
-            comparison, interrupted and started again, goes on behind the last one.
+        keep: folder in which batches are kept until `journal.forget` is given the comparison's
+            `journals`: the same one, interrupted and started again, goes on behind the last one.
 
     Raises:
         TokenpruneError: bad input of any kind, or a plan of the user's that doesn't fit the model.
@@ -95,6 +95,7 @@ def compare(
         left_out=[*dict.fromkeys([*left_out, *whole.left_out()])],
         probe={} if retention is None else retention.ends,
         resumed={"batches": whole.resumed, "of": whole.batches} if whole.resumed else {},
+        journals=[] if kept is None else kept.paths,
     )
 
 

@@ -144,15 +144,19 @@ def kept_about(folder: Path) -> list[dict[str, Any]]:
     return []
 
 
-def forget(folder: Path) -> None:
-    """Remove the journals of a folder that no run works on, and the folder if it is empty then."""
-    for path in folder.glob("*.jsonl"):
+def forget(journals: Sequence[Path]) -> None:
+    """Remove journals that no other run works on, and their folder if it is empty then.
+
+    Those of other measurements, which may go on another day, stay.
+    """
+    for path in journals:
         with suppress(OSError, DataError), locked(_lock(path)) as mine:
             if mine:
-                path.unlink()
+                path.unlink(missing_ok=True)
                 _lock(path).unlink(missing_ok=True)
-    with suppress(OSError):
-        folder.rmdir()
+    for folder in {path.parent for path in journals}:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _lock(path: Path) -> Path:
