@@ -159,8 +159,6 @@ def test_a_list_of_objects_is_told_to_be_lines(folder: Path) -> None:
         ({"answer": [["red"]]}, "'answer' has to be a text"),
         ({"answer": {"text": "red"}}, "'answer' has to be a text"),
         ({"answer": []}, "'answer' names none"),
-        ({"answer": " "}, "'answer' is empty"),
-        ({"answer": None, "answers": [""] * 10}, "'answers' is empty"),
         ({"answer": None}, "there is no 'answer'"),
         ({"answers": ["red"]}, "one of them would be ignored"),
         ({"question": 3}, "'question' has to be a text"),
@@ -181,6 +179,14 @@ def test_what_is_no_text_is_refused_with_its_line(folder: Path, changes: Any, sa
         read_jsonl(path)
     assert caught.value.where == f"{path}:2"
     assert len(str(caught.value)) < 1500
+
+
+def test_answers_that_are_held_back_are_refused(folder: Path) -> None:
+    """Whatever a model answered was wrong; where it answers nothing itself, that may be right."""
+    held = row(answer=None, answers=[""] * 10)
+    with pytest.raises(DataError, match="all right answers are empty"):
+        read_jsonl(write(folder, held, row(answer=" ")))
+    assert [one.answer for one in read_jsonl(write(folder, held, GOOD))] == ["", GOOD["answer"]]
 
 
 @pytest.mark.parametrize(

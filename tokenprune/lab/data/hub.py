@@ -11,7 +11,7 @@ from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.errors.files import PICTURE_BYTES, check_file, reason
 from tokenprune.errors.installing import pip_install
 from tokenprune.errors.names import suggestion
-from tokenprune.lab.data.question import Columns, Question
+from tokenprune.lab.data.question import Columns, Question, check_answered
 from tokenprune.lab.data.rows import DataRow
 from tokenprune.lab.data.videos import Clip
 
@@ -79,6 +79,7 @@ def dataset_questions(entry: HubDataset) -> list[Question]:
                 where=place.where,
             )
         )
+    check_answered(found, entry.name)
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenprune.errors import DataError
 from tokenprune.errors.files import is_folder
-from tokenprune.lab.data.question import Question
+from tokenprune.lab.data.question import Question, check_answered
 from tokenprune.lab.data.rows import DataRow, read_rows
 from tokenprune.lab.data.videos import Clip
 
@@ -47,7 +47,7 @@ def read_jsonl(
         elsewhere: what names another such folder, for errors.
 
     Raises:
-        DataError: naming file and line.
+        DataError: naming file and line; or all right answers are empty.
         BackendUnavailableError: a video needs PyAV, which isn't installed.
     """
     path = _file(path)
@@ -71,6 +71,8 @@ def read_jsonl(
         )
     if not found:
         raise DataError("the file holds no questions.", where=str(path))
+    if answers:
+        check_answered(found, str(path))
     return found
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import normalize
 
 from pydantic import BaseModel, ConfigDict
+
+from tokenprune.errors import DataError
 
 #: What may stand behind an answer: marks, and spaces in front of these.
 CLOSING = ".!, \t\n"
@@ -38,6 +41,28 @@ class Question:
         """The right answer that equals the given one, else the first right one."""
         right = (self.answer, *self.others)
         return next((one for one in right if plain(one) == plain(answer)), self.answer)
+
+
+def check_answered(samples: Sequence[Question], where: str) -> None:
+    """Refuse samples whose right answers are held back: no answer but an empty one were right.
+
+    A single empty answer may be meant, as where the model's own answers are the right ones.
+
+    Args:
+        samples: of one file or split.
+        where: what errors name.
+
+    Raises:
+        DataError: all right answers are empty.
+    """
+    if samples and not any(
+        one.strip() for sample in samples for one in (sample.answer, *sample.others)
+    ):
+        raise DataError(
+            "all right answers are empty.",
+            where=where,
+            remedy="Take a file or a split whose answers aren't held back.",
+        )
 
 
 def plain(answer: str) -> str:

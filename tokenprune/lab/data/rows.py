@@ -59,7 +59,7 @@ class DataRow:
             key: where they stand.
 
         Raises:
-            DataError: there are none, all are empty, or something is no text.
+            DataError: there are none, or something is no text.
         """
         if key not in self.data:
             raise DataError(f"there is no '{key}'.", where=self.where, remedy=self.usage)
@@ -70,10 +70,7 @@ class DataRow:
         if not several:
             raise DataError(f"'{key}' names none.", where=self.where, remedy=self.usage)
         values = [one.get("answer") if isinstance(one, Mapping) else one for one in several]
-        found = tuple(_text(value, f"'{key}'", self) for value in values)
-        if not any(map(str.strip, found)):  # as in a split whose answers are held back
-            raise DataError(f"'{key}' is empty.", where=self.where, remedy=self.usage)
-        return found
+        return tuple(_text(value, f"'{key}'", self) for value in values)
 
     def file(self, folder: Path, name: str, what: str, elsewhere: str = "") -> Path:
         """A file that the row names.
