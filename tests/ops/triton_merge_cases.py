@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops.triton_cases import _poison, both, close, crossing, small_programs
+from tests.ops.triton_cases import _poison, both, close, crossing, fewer, small_programs
 from tokenprune import ops
 from tokenprune.ops.merge_step import triton as step
 
@@ -55,8 +55,9 @@ def alone(slot: Tensor, kept: int) -> Tensor:
     return ops.sum_compact(torch.ones(slot.shape), slot, kept).gather(1, slot) == 1
 
 
-@pytest.mark.parametrize("many", [False, True])
-@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize(
+    ("many", "weighed"), fewer([(False, True), (True, False)], [(False, False), (True, True)])
+)
 @pytest.mark.parametrize(
     ("batch", "tokens", "removed", "ahead", "width"),
     [

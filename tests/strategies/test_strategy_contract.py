@@ -72,11 +72,11 @@ for _name in ALL.keys() - {name for name, _ in CASES.values()}:
     CASES[_name] = (_name, {})
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("case", sorted(CASES))
-def test_the_contract(case: str, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "case"), enumerate(sorted(CASES)))
+def test_the_contract(seed: int, case: str) -> None:
+    """Each on tokens of its own, which are no other case's."""
     kind, params = known(case)
-    report = check_strategy(kind, params, seed=seed, inside=seed == 0)
+    report = check_strategy(kind, params, seed=seed)
     report.require()
     assert {row.at for row in report.rows if row.status == "pass"} == {*places(kind)}
 
