@@ -150,5 +150,5 @@ def footprint(model: nn.Module) -> dict[str, Any]:
     found = {}
     for name, module in model.named_modules():
         hooks = sum(len(getattr(module, kind)) for kind in vars(module) if kind.endswith("_hooks"))
-        found[name] = (frozenset(vars(module)), hooks, frozenset(dict(module.named_buffers())))
+        found[name] = (frozenset(vars(module)), hooks, frozenset(module._buffers))
     return found

@@ -98,3 +98,19 @@ CASES: dict[str, Case] = {
     )
     for case in module.CASES
 }
+SAME_LLM = {
+    **dict.fromkeys(("llava_next", "llava_next_video", "video_llava", "vipllava"), "llava"),
+    **dict.fromkeys(("idefics3", "smolvlm", "perception_lm"), "llava"),
+    **dict.fromkeys(("janus", "deepseek_vl_hybrid"), "llava"),
+    **dict.fromkeys(("llava_onevision", "llava_onevision-resized"), "llava-siglip"),
+    **dict.fromkeys(("internvl", "ovis2", "fast_vlm", "got_ocr2"), "llava-siglip"),
+    **{"glm46v": "glm4v", "lighton_ocr": "qianfan_ocr", "cohere2_vision": "aya_vision"},
+    **dict.fromkeys(("llava_pixtral", "idefics2"), "mistral3"),
+    **{"minicpmv4_7": "qwen3_5", "granite_docling-fine": "granite_docling"},
+}
+"""Families whose LLM is that of another, in a library's classes and to the engine.
+
+What a test says of layers of LLMs alone, it says of these by the other (`test_layers` compares).
+"""
+LLMS = [name for name in CASES if name not in SAME_LLM]
+"""Families with an LLM of their own."""

@@ -82,6 +82,8 @@ GRIDS = ("image_grid_thw", "video_grid_thw")
 Pass = tuple[dict[int, Tensor], Tensor]
 """By block the units that are hidden in a pass through a packed tower, and its grids."""
 PADDINGS = ("left", "none")
+VARIED = ("one", "several")
+"""Scenes of variants, whose family has all of them."""
 WHOLE = ("several", "left")
 """Scene and padding of the cells in which every family has each kind of stage by itself."""
 FEW = 1
@@ -137,15 +139,34 @@ def apart(case: Case, scene: str, padding: str) -> bool:
 
     Scenes meet stages in the tower; padding meets them in the LLM's states, positions and masks.
     """
-    shown = thorough(case, tower_way) and padding == paddings(case, scene)[0]
+    in_scenes = thorough(case, tower_way) and padding == paddings(case, scene)[0]
     padded = thorough(case, llm_way) and scene == WHOLE[0]
-    return EVERY in os.environ or shown or padded
+    return EVERY in os.environ or in_scenes or padded
 
 
-def steps_of(scene: str, padding: str, stages: str) -> int:
-    """Steps behind the prompt of a cell: more in one cell of a family, in which all stages act."""
-    together = stages in ("late", "all")
-    return STEPS if (scene, padding) == WHOLE and together else FEW
+def shown(case: Case) -> tuple[str, ...]:
+    """Scenes that a family meets.
+
+    What `two_sizes` has, a padded batch with a picture of each size, `several` has too, beside a
+    row of two pictures and one of none. So one family of each way meets it, and in the others what
+    goes wrong there goes wrong in `several`. Variants have the scenes of their family.
+    """
+    if "-" in case.name:
+        return VARIED
+    if thorough(case, tower_way) or thorough(case, llm_way):
+        return case.scenes
+    return tuple(one for one in case.scenes if one != "two_sizes")
+
+
+def steps_of(case: Case, scene: str, padding: str, stages: str) -> int:
+    """Steps behind the prompt of a cell: more in one cell of a family, in which all stages act.
+
+    Steps see where each layer's keys ended, and all stages together leave every kind of end. So of
+    stages that act by themselves, one family of each way through an LLM has a step.
+    """
+    if stages not in ("late", "all"):
+        return FEW if thorough(case, llm_way) else 0
+    return STEPS if (scene, padding) == WHOLE else FEW
 
 
 def class_tokens(case: Case) -> int:

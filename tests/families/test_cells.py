@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import tokenprune
-from tests.contract.cases import footprint
+from tests.contract.cases import footprint, same
 from tests.families.calls import case_of, logits
 from tests.families.case import Case
 from tests.families.cases import CASES
@@ -37,6 +38,7 @@ from tests.families.cells import (
     paddings,
     pruned,
     run,
+    shown,
     steps_of,
     tower_without,
     without,
@@ -57,11 +59,13 @@ BLENDED = {
     "llava_onevision-resized": SCENES,
 }
 """Scenes whose pictures are resized behind the tower, which a plan that drops inside it refuses."""
-VARIED = ("one", "several")
-"""Scenes of variants, whose family has all of them."""
-CELLS = [
-    (name, scene) for name in CASES for scene in (VARIED if "-" in name else CASES[name].scenes)
+CELLS = [(name, scene) for name, case in CASES.items() for scene in shown(case)]
+KEPT = [
+    (name, scene) for name, scene in CELLS if scene != "video" or "mixed" not in shown(CASES[name])
 ]
+"""Families and scenes in which all is kept: what moves a bit of a clip moves it beside pictures."""
+PARTIAL = ("gemma4-shared",)
+"""Families whose plain `generate` runs the last layers on the last token alone: sums differ."""
 
 
 def refusal(case: Case, scene: str, stages: str) -> tuple[type[Exception], str] | None:
@@ -125,20 +129,26 @@ def test_no_scene_is_missing() -> None:
     assert absent == {name for name, case in CASES.items() if case.clip is None} | one_kind
 
 
-@pytest.mark.parametrize(("name", "scene"), CELLS)
+def outputs(model: Any, call: dict[str, Tensor], steps: bool) -> dict[str, Tensor]:
+    """Logits of a prompt, and those of a step behind it, if these are wanted."""
+    found = {"prompt": logits(model, call)}
+    return found | ({"steps": run(model, call, FEW).scores} if steps else {})
+
+
+@pytest.mark.parametrize(("name", "scene"), KEPT)
 def test_keeping_all_changes_no_bit(name: str, scene: str) -> None:
     case = case_of(name, scene)
     model = case.build()
     for padding in paddings(case, scene):
-        call = case.inputs(scene, padding)
-        dense = logits(model, call)
+        call, steps = case.inputs(scene, padding), (scene, padding) == WHOLE and name not in PARTIAL
+        dense = outputs(model, call, steps)
         before = footprint(model)  # the library leaves hooks of its own in the first call
         for stages in acting(case, scene, apart(case, scene, padding)):
             refused = refusal(case, scene, stages)
             if refused and refused[0] is UnsupportedModelError:
                 continue
             with tokenprune.attach(model, content(case, stages, 1.0)):
-                assert torch.equal(logits(model, call), dense), f"{padding} {stages}"
+                assert same(outputs(model, call, steps), dense), f"{padding} {stages}"
         assert footprint(model) == before
 
 
@@ -150,8 +160,8 @@ def test_a_cell_equals_the_full_prompt_with_removed_tokens_hidden(
     model = case.build(torch.float64)
     for padding in paddings(case, scene):
         call, whole = case.inputs(scene, padding, torch.float64), (scene, padding) == WHOLE
-        dense = run(model, call, FEW if whole else 0)
-        before = footprint(model)
+        dense = run(model, call, FEW) if whole else None
+        before = footprint(model)  # behind a call, as in the test above
         for stages in acting(case, scene, whole or apart(case, scene, padding)):
             Drop.gone.clear()
             refused = refusal(case, scene, stages)
@@ -161,8 +171,8 @@ def test_a_cell_equals_the_full_prompt_with_removed_tokens_hidden(
                 _short_throughout(case, scene, padding, stages)
             else:
                 _equals(case, scene, padding, stages, dense, monkeypatch)
-        assert footprint(model) == before
-        if whole:
+        if dense is not None:
+            assert footprint(model) == before
             assert torch.equal(run(model, call, FEW).scores, dense.scores)
 
 
@@ -177,11 +187,11 @@ def _refuses(
 
 
 def _equals(
-    case: Case, scene: str, padding: str, stages: str, dense: Run, patch: pytest.MonkeyPatch
+    case: Case, scene: str, padding: str, stages: str, dense: Run | None, patch: pytest.MonkeyPatch
 ) -> None:
     model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     prompts = case.prompts(scene, padding)
-    wanted, steps = content(case, stages, 0.5), steps_of(scene, padding, stages)
+    wanted, steps = content(case, stages, 0.5), steps_of(case, scene, padding, stages)
     short, decided = pruned(case, stages, model, wanted, call, prompts, steps)
     with without(decided, patch) as lost:
         full = run(model, call, steps)
@@ -190,14 +200,15 @@ def _equals(
     assert bool(lost.any()), cell
     assert torch.equal(short.tokens, full.tokens), cell
     assert short.apart(full, seen) < EXACT, cell
-    assert short.apart(dense, seen) > 1e-4, cell
+    if dense is not None:  # hiding hides
+        assert short.apart(dense, seen) > 1e-4, cell
 
 
 def _short_throughout(case: Case, scene: str, padding: str, stages: str) -> None:
     """Linear attention sees the shortened prompt, so a row is held to a run on what is left."""
     model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     wanted, prompts = content(case, stages, 0.5), case.prompts(scene, padding)
-    steps = steps_of(scene, padding, stages)
+    steps = steps_of(case, scene, padding, stages)
     batch, decided = pruned(case, stages, model, wanted, call, prompts, steps)
     lost = gone(case, decided.trace, call["input_ids"], prompts)
     for row, alone in enumerate(case.alone(scene, padding, torch.float64)):

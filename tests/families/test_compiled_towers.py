@@ -25,6 +25,12 @@ from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 
+LIKE = {"paligemma": "llava_onevision", "smolvlm": "idefics3", "qianfan_ocr": "internvl"}
+"""Families whose tower has the adapter of another's, and is read at its end, too.
+
+What breaks a graph and is the project's stands in adapters and in the engine.
+"""
+
 
 def of_one_tower(names: Iterable[str]) -> list[str]:
     """The first family of each class of towers and depths read of it: graphs differ by these."""
@@ -35,7 +41,7 @@ def of_one_tower(names: Iterable[str]) -> list[str]:
         depths = str(getattr(config, "vision_feature_layer", None))
         kind = name if config is None else config.vision_config.model_type
         found.setdefault((kind, depths), name)
-    return [*found.values()]
+    return [name for name in found.values() if name not in LIKE]
 
 
 # those that shuffle inside of the projector have the tower of others

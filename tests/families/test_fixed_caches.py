@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tokenprune
 from tests.families.calls import case_of
-from tests.families.cases import CASES
+from tests.families.cases import LLMS
 from tests.families.cells import LINEAR
 from tests.families.models.common import library
 from tests.families.plans import WAYS, core, staged
@@ -70,7 +70,7 @@ def scores(model: Any, call: dict[str, Tensor], **how: Any) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "stage"),
     [
-        *((name, "both") for name in CASES),
+        *((name, "both") for name in LLMS),
         *((name, stage) for name in WAYS.values() for stage in ("pre_llm", "decoder")),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 import tokenprune
 from tests.families.calls import case_of, language, logits
-from tests.families.cases import CASES
+from tests.families.cases import CASES, LLMS, SAME_LLM
+from tests.families.cells import llm_way
 from tests.families.layer_oracle import Ran, ran, rows, text_model
 from tests.families.models.common import built, library, text
 from tests.families.plans import plan
@@ -108,8 +110,18 @@ def worst(one: Ran) -> float:
     return max(float((one.weights[at] - row).abs().max()) for at, row in found)
 
 
+@pytest.mark.parametrize("name", SAME_LLM)
+def test_families_that_are_left_out_have_the_llm_of_another(name: str) -> None:
+    case, other = case_of(name), case_of(SAME_LLM[name])
+    pairs = itertools.zip_longest(
+        language(case.build()).modules(), language(other.build()).modules()
+    )
+    assert all(type(mine) is type(its) for mine, its in pairs)
+    assert llm_way(case) == llm_way(other)
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", LLMS)
 def test_weights_of_families_are_those_of_the_model(name: str) -> None:
     case = case_of(name)
     model = case.build(torch.float64, "eager")

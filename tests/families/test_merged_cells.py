@@ -3,9 +3,10 @@
 The plans merge inside the tower, in front of the LLM and inside of it, each from what the one
 before left; where a family's tower can't lose tokens of a scene, behind the tower only.
 
-What a scene's places are, and what padding moves, cells of drops show (`test_cells`). So merges
-meet pictures of both sizes, in rows of several, of one and of none, and clips; of each way through
-a tower one family meets all scenes, and of each way through an LLM one meets all padding.
+What a scene's places are, clips among them, and what padding moves, cells of drops show
+(`test_cells`). So merges meet pictures of both sizes, in rows of several, of one and of none; of
+each way through a tower one family meets all scenes, and of each way through an LLM one meets all
+padding.
 """
 
 from __future__ import annotations
@@ -52,9 +53,7 @@ from tokenprune.plugins.host import register_plugin
 
 KEEP = 0.75
 MERGED = [
-    (name, scene)
-    for name, scene in CELLS
-    if scene in (WHOLE[0], "video") or thorough(CASES[name], tower_way)
+    (name, scene) for name, scene in CELLS if scene == WHOLE[0] or thorough(CASES[name], tower_way)
 ]
 """Families and scenes of merges."""
 

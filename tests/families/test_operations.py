@@ -12,7 +12,7 @@ import tokenprune
 from tests.contract.test_check_costs import counted
 from tests.families.calls import case_of
 from tests.families.case import Case
-from tests.families.cases import CASES
+from tests.families.cases import LLMS
 from tests.families.models.common import LAYERS
 from tests.families.plans import WAYS, layers, plan, staged
 from tokenprune.engine.adapters import choose_adapter
@@ -97,7 +97,7 @@ def dense(case: Case, depth: int, scene: str, padding: str) -> int:
     # a layer behind both cuts is called as one behind a cut inside of the LLM alone; without such a
     # cut or without padding the engine says less to it: what depends on the way, not on the family
     [
-        *((name, "pre_llm" if name in OWN_INPUTS else "both", "several", "left") for name in CASES),
+        *((name, "pre_llm" if name in OWN_INPUTS else "both", "several", "left") for name in LLMS),
         *((name, "pre_llm", "several", "left") for name in WAYS.values()),
         *((name, "both", "one", "none") for name in WAYS.values()),
     ],

@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tokenprune
-from tests.families.cases import CASES
+from tests.families.cases import CASES, LLMS
 from tokenprune.cli.app import app
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.errors import BudgetError, DataError, SignalError, TokenpruneError
@@ -38,7 +38,7 @@ UNLEARNT = (
     *(*LINEAR, "lfm2_vl", "lfm3_vl", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr"),
     *("nemotron_h_omni", *SHARED),
 )
-LEARNED = [name for name in CASES if name not in UNLEARNT]
+LEARNED = [name for name in LLMS if name not in UNLEARNT]
 SETTINGS = TrainSettings(steps=2, batch_size=2, shared=2, warmup=0.0, save_every=1)
 
 

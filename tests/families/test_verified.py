@@ -12,26 +12,42 @@ import pytest
 from tests.families import checkpoints
 from tests.families.cases import CASES
 from tests.families.cells import LINEAR
-from tests.families.plans import decoder, plan, staged
+from tests.families.plans import WAYS, decoder, plan, staged
 from tests.families.test_chosen_keys import choosing
 from tokenprune.interface.loading import LoadedMllm, LoadOptions
 from tokenprune.lab.models import load_model
 from tokenprune.lab.verify import Verification, samples_for, verify
+from tokenprune.lab.verify import run as run_module
 from tokenprune.lab.verify import samples as samples_module
+from tokenprune.lab.verify.run import OTHERS
 from tokenprune.plan import load_plan
 
 Load = Callable[[str], LoadedMllm]
 SIZES = ((64, 64), (48, 64), (64, 64), (64, 48))
 """Widths and heights of made pictures, in the order of those that a user gets."""
+ITSELF = {"keep_all", "detach", "leftovers", "threads"}
+"""Rows that hold a model to itself, and know nothing of its family.
+
+What they find in a family, its cells find, too: that keeping all changes no bit, steps included,
+and that a detached model is as it was (`test_cells`).
+"""
+WHOLE = {*WAYS.values(), "gemma4-shared"}
+"""Families that meet these rows: one of each way through towers and LLMs, and one whose last layers
+run on the last token alone."""
 
 
-def verified(loaded: LoadedMllm, content: dict[str, Any]) -> Verification:
+def verified(loaded: LoadedMllm, content: dict[str, Any], whole: bool = False) -> Verification:
+    """The rows that hold a plan to a reference of its family, or the `whole` verification."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(samples_module, "MADE_SIZES", SIZES)
         samples, source = samples_for(loaded, None, ())
-    one, several = samples[0], samples[2]
-    found = load_plan(content)
-    return verify(loaded, found, [one, several], source=source, new_tokens=2, widen=True)
+        one, several = samples[0], samples[2]
+        found = load_plan(content)
+        if not whole:
+            patch.setattr(run_module, "RESTORING", {})
+            others = {key: check for key, check in OTHERS.items() if key not in ITSELF}
+            patch.setattr(run_module, "OTHERS", others)
+        return verify(loaded, found, [one, several], source=source, new_tokens=2, widen=True)
 
 
 def passed(found: Verification) -> set[str]:
@@ -41,13 +57,13 @@ def passed(found: Verification) -> set[str]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_family_passes(name: str, load: Load) -> None:
-    found = verified(load(name), staged(name, "both", 0.5))
+    found = verified(load(name), staged(name, "both", 0.5), name in WHOLE)
     rows = passed(found)
-    wanted = {"keep_all", "detach", "counts", "batch", "padding", "generation"}
+    wanted = {"counts", "batch", "padding", "generation", *(ITSELF if name in WHOLE else ())}
     if name == "hunyuan_vl":  # which counts the pictures of all rows of a batch together
         wanted -= {"batch"}
         assert "without a plan" in found.row("batch").note
-    assert rows >= {*wanted, "leftovers", "threads"}
+    assert rows >= wanted
     assert ({"prefill", "decoding"} <= rows) is (name not in LINEAR)
 
 
