@@ -1,8 +1,8 @@
 """The matrix: every family, stage and scene, with padding and without, or refused by name.
 
 A test is all cells of a family and a scene, which share a model and the plain runs. It holds that
-keeping all changes no bit, that a shortened prompt equals the full one with the removed tokens
-hidden, over prefill and steps, and that a detached model is as it was.
+keeping all changes no bit, steps included, that a shortened prompt equals the full one with the
+removed tokens hidden, over prefill and steps, and that a detached model is as it was.
 
 Every family meets each kind of stage by itself, and four steps behind all of them, in one scene.
 In other scenes all stages act together, unless `cells.apart` tells that each acts by itself.
@@ -40,6 +40,8 @@ from tests.families.cells import (
     run,
     shown,
     steps_of,
+    thorough,
+    tower_way,
     tower_without,
     without,
 )
@@ -61,7 +63,9 @@ BLENDED = {
 """Scenes whose pictures are resized behind the tower, which a plan that drops inside it refuses."""
 CELLS = [(name, scene) for name, case in CASES.items() for scene in shown(case)]
 KEPT = [
-    (name, scene) for name, scene in CELLS if scene != "video" or "mixed" not in shown(CASES[name])
+    (name, scene)
+    for name, scene in CELLS
+    if scene != "video" or "mixed" not in shown(CASES[name]) or thorough(CASES[name], tower_way)
 ]
 """Families and scenes in which all is kept: what moves a bit of a clip moves it beside pictures."""
 PARTIAL = ("gemma4-shared",)
