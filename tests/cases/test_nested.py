@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -115,5 +117,101 @@ def test_a_turn_of_another_chat_answers_as_it_does_alone(place: str) -> None:
         alone, expected = ask(), generated(model)
         assert torch.equal(generated(model, lambda: found.append(ask())), expected)
     assert len(found) == NEW
+    for answer in found:
+        torch.testing.assert_close(answer, alone)
+
+
+PARTS = {
+    "a tower's block": "model.vision_tower.encoder.layers.1",
+    "the projector": "model.multi_modal_projector",
+    "the LLM": "model.language_model",
+    "the core": "model",
+    "the model": "",
+}
+
+
+@pytest.mark.parametrize("what", ["other pictures", "longer", "text"])
+@pytest.mark.parametrize("where", ["a streamer", *PARTS])
+@pytest.mark.parametrize("place", ["encoder", "decoder"])
+@torch.no_grad()
+def test_a_call_in_front_of_the_llm_answers_as_it_does_alone(
+    place: str, where: str, what: str
+) -> None:
+    """A streamer gets the prompt before the LLM runs, and hooks stand on what runs before."""
+    model: Any = models.llava_clip()
+    other, found = NESTED[what], list[Tensor]()
+
+    def ask(*_: Any) -> None:
+        if not found:
+            found.append(alone)  # the call inside comes here, too
+            found[0] = model(**other).logits
+
+    class Streamer:
+        put = staticmethod(ask)
+
+        def end(self) -> None: ...
+
+    with tokenprune.attach(model, COMBINATIONS[place]) as handle:
+        alone, expected = model(**other).logits, generated(model)
+        kept = handle.trace.images[0].steps[-1].anchor
+        if where == "a streamer":
+            together = generated(model, streamer=Streamer())
+        else:
+            model.get_submodule(PARTS[where]).register_forward_pre_hook(ask)
+            together = generated(model)
+        assert torch.equal(handle.trace.images[0].steps[-1].anchor, kept)
+    assert torch.equal(together, expected)
+    assert torch.equal(found[0], alone)
+
+
+@torch.no_grad()
+def test_an_encoder_that_is_called_inside_of_its_block_answers_as_it_does_alone() -> None:
+    model, found = models.clip_vision(), list[Tensor]()
+    one, other = models.pixels(1), models.pixels(3, seed=9)
+
+    def ask(*_: Any) -> None:
+        if not found:
+            found.append(other)
+            found[0] = model(other).last_hidden_state
+
+    with tokenprune.attach(model, COMBINATIONS["encoder"]) as handle:
+        expected, alone = model(one).last_hidden_state, model(other).last_hidden_state
+        model.encoder.layers[1].register_forward_hook(ask)
+        assert torch.equal(model(one).last_hidden_state, expected)
+        assert len(handle.trace.images) == 1
+    assert torch.equal(found[0], alone)
+
+
+@pytest.mark.parametrize("when", ["meanwhile", "afterwards"])
+@torch.no_grad()
+def test_a_context_that_was_copied_inside_of_a_call_is_no_part_of_it(when: str) -> None:
+    """So asyncio hands contexts on, to tasks that a callback of the call begins."""
+    model: Any = models.llava_clip()
+    other, copies = NESTED["longer"], list[contextvars.Context]()
+    found: list[Tensor] = []
+
+    def ask() -> None:
+        context = contextvars.copy_context()
+        copies.append(context)
+        if when == "meanwhile":
+            elsewhere(context)
+
+    def elsewhere(context: contextvars.Context) -> None:
+        thread = threading.Thread(target=lambda: found.append(context.run(both)))
+        thread.start()
+        thread.join()
+
+    def both() -> Tensor:
+        features = model.get_image_features(other["pixel_values"], return_dict=True).pooler_output
+        return torch.cat((torch.stack(list(features)).flatten(), model(**other).logits.flatten()))
+
+    with tokenprune.attach(model, COMBINATIONS["encoder"]):
+        alone, expected = both(), generated(model)
+        assert torch.equal(generated(model, ask), expected)
+        if when == "afterwards":
+            for context in copies:
+                found.append(context.run(both))
+                elsewhere(context)
+    assert len(found) == len(copies) * (1 if when == "meanwhile" else 2)
     for answer in found:
         torch.testing.assert_close(answer, alone)

@@ -225,6 +225,36 @@ def test_a_plan_stays_to_the_end_of_a_call_that_would_detach_it(cached: bool) ->
     assert not torch.equal(logits(model), still)
 
 
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("where", ["streamer", "layer"])
+def test_a_plan_is_not_attached_inside_of_a_call_of_its_model(where: str, cached: bool) -> None:
+    """Without a cache, the steps behind it would be pruned ones."""
+    model, call, tried = llava_clip(), asked(), []
+    settings = {"max_new_tokens": 3, "do_sample": False, "use_cache": cached}
+    dense, before = model.generate(**call, **settings), set(vars(model))
+
+    def attaching(*_: Any) -> None:
+        with pytest.raises(UnsupportedCallError, match="attached inside of a call of its model"):
+            attach(model, DECODER)
+        tried.append(attach(llava_clip(), DECODER).plan)
+
+    class Streamer:
+        put = staticmethod(attaching)
+
+        def end(self) -> None: ...
+
+    if where == "layer":
+        hook = model.model.language_model.layers[2].register_forward_hook(attaching)
+        assert torch.equal(model.generate(**call, **settings), dense)
+        hook.remove()
+    else:
+        assert torch.equal(model.generate(**call, **settings, streamer=Streamer()), dense)
+    assert tried
+    assert set(vars(model)) == before
+    with attach(model, DECODER):
+        logits(model)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doesn't fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_has_no_calls_of_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:

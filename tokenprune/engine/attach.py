@@ -48,6 +48,7 @@ def attach(
         UnsupportedModelError: no adapter fits, or it refuses a part of the model.
         AlreadyAttachedError: the model or a part of it carries a plan already.
         CheckpointError: a checkpoint is damaged, or was trained for another model.
+        UnsupportedCallError: a call of the model is running in this thread, as around a hook.
     """
     plan = load_plan(plan)
     chosen, stages = choose_adapter(model, adapter), built(plan)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field, replace
+from threading import get_ident
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -72,6 +73,7 @@ class CallState:
         trace: what was kept so far.
         grid: patch grid of the latest encoder pass.
         noted: what a graph inside the call counted, for the meter at the end of it.
+        thread: in which the call is running; 0 before and once it is over.
     """
 
     owner: object
@@ -82,6 +84,7 @@ class CallState:
     trace: Trace = field(default_factory=Trace)
     grid: Grid = (1, 0, 0)
     noted: list[Count] = field(default_factory=list)
+    thread: int = 0
     _states: dict[type[Any], object] = field(default_factory=dict)
 
     def count(self, stage: str, tokens: int, images: int) -> None:
@@ -131,6 +134,13 @@ def current(owner: Owner, *, tower: bool = False) -> CallState | None:
             return owner.compiling
         if tower and owner.idle:
             return None
+        return _innermost(owner)
+    state, here = _innermost(owner), get_ident()
+    # a callback may have copied the context of a call, and call the model later or elsewhere
+    return state if state is not None and state.thread == here else None
+
+
+def _innermost(owner: Owner) -> CallState | None:
     state = _active.get()
     while state is not None and state.owner is not owner:
         state = state.parent
@@ -198,13 +208,14 @@ def stepping(owner: Owner) -> Iterator[CallState]:
 @contextmanager
 def _running(owner: Owner, state: CallState) -> Iterator[None]:
     """Let `current` find a call."""
-    token = _active.set(state)
+    token, state.thread = _active.set(state), get_ident()
     owner.running(1)
     try:
         yield
     finally:
         owner.running(-1)
         _active.reset(token)
+        state.thread = 0
 
 
 @contextmanager
@@ -252,9 +263,10 @@ def repeated(owner: Owner, around: CallState) -> Iterator[CallState]:
         around: the running call.
     """
     state = CallState(owner, owner.plan, UNMEASURED, UNCHECKED, around, Trace(), around.grid)
-    state._states = dict(around._states)
+    state._states, state.thread = dict(around._states), get_ident()
     token = _active.set(state)
     try:
         yield state
     finally:
         _active.reset(token)
+        state.thread = 0

@@ -6,7 +6,8 @@ A call goes on as it began, pruned or not, whatever is attached or detached mean
 - The plan gets in force for the calls that begin from then on. Where every other thread stands is
   noted at that moment, so a call that began even before the overrides is known when it meets one.
 - Before overrides are taken back, the pruned calls of other threads are waited for. A thread can't
-  wait for a call of its own, such as a `generate` that calls a streamer: there that is refused.
+  wait for a call of its own, such as a `generate` that calls a streamer: there that is refused, and
+  so is to attach.
 """
 
 from __future__ import annotations
@@ -33,13 +34,18 @@ WAIT = 60.0
 AROUND = ("__call__", "_wrapped_call_impl", "_call_impl")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Inside:
-    """What the running context is inside of: a call of one model, and those around it."""
+    """What the running context is inside of: a call of one model, and those around it.
+
+    A callback may copy the context of a call, and call the model later or in another thread: that
+    is no part of the call, so the call says in which thread it is running, and 0 once it is over.
+    """
 
     traffic: Traffic
     pruned: bool
     around: _Inside | None
+    thread: int
 
 
 _inside: ContextVar[_Inside | None] = ContextVar("tokenprune_traffic", default=None)
@@ -67,7 +73,8 @@ class Traffic:
         found = _inside.get()
         while found is not None and found.traffic is not self:
             found = found.around
-        return None if found is None else found.pruned
+        running = found is not None and found.thread == threading.get_ident()
+        return found.pruned if found is not None and running else None
 
     def acts(self) -> bool:
         """Whether a call that begins here is pruned, if nobody attaches or detaches meanwhile."""
@@ -84,11 +91,13 @@ class Traffic:
             pruned = pruned and self._open
             if pruned:
                 self._running[me] = self._running.get(me, 0) + 1
-        token = _inside.set(_Inside(self, pruned, _inside.get()))
+        inside = _Inside(self, pruned, _inside.get(), me)
+        token = _inside.set(inside)
         try:
             yield pruned
         finally:
             _inside.reset(token)
+            inside.thread = 0
             if pruned:
                 self._ended(me)
 
@@ -97,10 +106,20 @@ class Traffic:
 
         Args:
             model: whose overrides are in place.
+
+        Raises:
+            UnsupportedCallError: a call of this thread is running, as around a hook or a streamer.
         """
         me = threading.get_ident()
         with self._changed:
             self._modules = WeakSet(model.modules())
+            if self._running_here():
+                raise UnsupportedCallError(
+                    "a plan can't be attached inside of a call of its model: the call would end "
+                    "with a plan that it didn't begin with.",
+                    where="attach",
+                    remedy="Attach it before the call, or when the call is over.",
+                )
             self._stood = {at: frame for at, frame in _frames().items() if at != me}
             self._open = True
 
@@ -142,6 +161,15 @@ class Traffic:
             if not self._running[thread]:
                 del self._running[thread]
             self._changed.notify_all()
+
+    def _running_here(self) -> bool:
+        """Whether this thread is inside of a method that has an override since."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code in self._plain and frame.f_locals.get("self") in self._modules:
+                return True
+            frame = frame.f_back
+        return False
 
     def _began_before(self, thread: int) -> bool:
         """Whether this thread is inside of a call that began before the overrides.

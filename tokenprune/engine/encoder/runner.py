@@ -100,9 +100,11 @@ class EncoderRunner(ABC):
 
     def _begin(self, given: EntryCall) -> Any:
         original, args, kwargs = given
-        running = current(self.owner, tower=True)
+        running, nested = current(self.owner, tower=True), False
         if running is not None and in_pass(running):
-            return original(*args, **kwargs)  # one pass method calls another
+            if not self._entered_blocks(running):
+                return original(*args, **kwargs)  # one pass method calls another
+            nested = True  # a hook of somebody's on a block
         refuse_around(self.spec.entry, "encoder")
         if not torch.compiler.is_dynamo_compiling():  # it hands neither, and guards what it reads
             self.owner.heads.require(self.owner.model)
@@ -111,7 +113,7 @@ class EncoderRunner(ABC):
             if self.layout.stages and (alone or running is None):
                 refuse_inside(self.spec.entry, None if alone else self.owner.model)
         self._refuse_maps(args, kwargs)
-        with calling(self.owner, tower=True) as call, call.meter.stage("encode"):
+        with calling(self.owner, apart=nested, tower=True) as call, call.meter.stage("encode"):
             return self.recording.run(call, given)
 
     def _pass(self, call: CallState, given: EntryCall) -> Any:

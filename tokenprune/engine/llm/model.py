@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tokenprune.engine.call import CallState, calling, current, current_state, stepping
+from tokenprune.engine.call import CallState, calling, current, stepping
 from tokenprune.engine.coupling import couple
+from tokenprune.engine.encoder.passes import in_pass
 from tokenprune.engine.llm.attending import read_heads
 from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
 from tokenprune.engine.llm.features import FeatureSeam
@@ -41,10 +42,13 @@ from tokenprune.engine.standing import Standing
 from tokenprune.engine.steps import in_steps
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.calls import PromptCall
+from tokenprune.interface.calls import Entry, PromptCall
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
+
+_ORDER: dict[Entry, int] = {"generate": 0, "model": 1, "core": 2}
+"""In which order the methods of a model call one another."""
 
 
 def install(owner: Attachment, adapter: MllmAdapter) -> None:
@@ -114,7 +118,7 @@ class MllmRunner:
         if self.owner.stages:
             check_generate(self.spec, given, fixed=self._fixed(given) is not None)
             self._require()
-        with calling(self.owner, apart=self._begun()) as call:
+        with calling(self.owner, apart=self._apart("generate", given)) as call:
             state = state_of(call)
             state.given = given  # images may be encoded before the first forward
             state.prompted = 0 if given.ids is None else given.ids.shape[1]
@@ -122,7 +126,7 @@ class MllmRunner:
             state.makes_cache = given.cache is None
             with self.adapter.generating() if self.owner.stages else nullcontext():
                 try:
-                    return original(*args, **kwargs)
+                    return self._run("generate", state, original, *args, **kwargs)
                 finally:
                     self._close(state.filled)
 
@@ -132,6 +136,10 @@ class MllmRunner:
         if call is not None:
             state = state_of(call)
             state.prepared, state.padding = True, self.adapter.padding(args, kwargs)
+            if not state.prefilled:
+                made = original(*args, **kwargs)
+                state.made = self.adapter.read_prompt("model", (), made)
+                return made
         return original(*args, **kwargs)
 
     def _close(self, cache: Any) -> None:
@@ -147,16 +155,16 @@ class MllmRunner:
 
     def _outer(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = self.adapter.read_prompt("model", args, kwargs)
-        with self._called(given) as call:
+        with self._called("model", given) as call:
             if self._fixed(given) is not None:
                 return original(*args, **kwargs)
             state = state_of(call)
             state.given = replace(state.given, labels=given.labels)
-            return self._reaching(state, original, *args, **kwargs)
+            return self._reaching("model", state, original, *args, **kwargs)
 
     def _core(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = self.adapter.read_prompt("core", args, kwargs)
-        with self._called(given) as call:
+        with self._called("core", given) as call:
             note = self._fixed(given)
             if note is not None:
                 return self._step(call, note, given, original, *args, **kwargs)
@@ -176,15 +184,15 @@ class MllmRunner:
                 # tiles are counted as the prompt's pictures also where nothing is pruned
                 state.given = replace(given, labels=self._labels(state, given))
             if not state.prefilled:
-                return self._reaching(state, original, *args, **kwargs)
+                return self._reaching("core", state, original, *args, **kwargs)
             with _untraced(call):  # without cache the model may encode its images at every step
-                return original(*args, **kwargs)
+                return self._run("core", state, original, *args, **kwargs)
 
-    def _called(self, given: PromptCall) -> AbstractContextManager[CallState]:
+    def _called(self, entry: Entry, given: PromptCall) -> AbstractContextManager[CallState]:
         """The call that a forward belongs to."""
         if self._fixed(given) is not None:
             return stepping(self.owner)
-        return calling(self.owner, apart=self._begun(given))
+        return calling(self.owner, apart=self._apart(entry, given))
 
     def _fixed(self, given: PromptCall) -> Fixed | None:
         """The note on the cache of a call, if it is one of fixed length that a prompt is in."""
@@ -286,20 +294,33 @@ class MllmRunner:
             return torch.cat((torch.full_like(ids[:, :prompt], -100), ids[:, prompt:]), dim=1)
         return given.labels if self.owner.model is self.spec.core else state.given.labels
 
-    def _begun(self, given: PromptCall | None = None) -> bool:
-        """Whether a call is running whose LLM ran already, for another prompt than this one.
+    def _apart(self, entry: Entry, given: PromptCall) -> bool:
+        """Whether a call is running that this one is no part of, but about something else.
 
-        Contrastive decoding asks about another picture inside of `generate`, for example. Steps of
-        `generate` go on with a cache, or repeat the prompt with what was generated behind it.
+        Contrastive decoding asks about another picture inside of `generate`, for example, and a
+        streamer or a hook may ask about anything. Steps of `generate` go on with a cache, or repeat
+        the prompt with what was generated behind it.
 
         Args:
-            given: a forward; None for another `generate`.
+            entry: which method is called.
+            given: what it was called with.
         """
-        state = current_state(self.owner, MllmState)
-        if state is None or not state.prefilled:
+        call = current(self.owner)
+        if call is None or in_pass(call):  # no tower calls the model around it
+            return call is not None
+        state = call.state(MllmState)
+        if state is None or state.running is None:
             return False
-        if given is None:
-            return True
+        if _ORDER[entry] <= _ORDER[state.running]:
+            # no forward calls itself, and none calls `generate`
+            again = entry == state.running == "generate" and not state.prefilled
+            return not (again and given.continues(state.given))
+        if state.running != "generate":
+            return False
+        if not state.prefilled:
+            # `generate` makes the arguments of its own forwards, and nothing runs before that
+            made = state.made if state.prepared else state.given
+            return self.spec.prepares is not None and not given.continues(made)
         if self.adapter.cached_length(given.cache):
             return self._shows(given)  # a step behind the cache is text, and no turn of a chat
         return not given.continues(state.first)
@@ -311,13 +332,33 @@ class MllmRunner:
         return bool(len(Prompt(given, self.spec).found))
 
     def _reaching(
-        self, state: MllmState, original: Callable[..., Any], *args: Any, **kwargs: Any
+        self,
+        entry: Entry,
+        state: MllmState,
+        original: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """Call what runs the LLM, for the first time in this call, if all parts are in place."""
         if self.owner.stages and not state.standing:
             self._require()
             state.standing = True
-        return original(*args, **kwargs)
+        return self._run(entry, state, original, *args, **kwargs)
+
+    @staticmethod
+    def _run(
+        entry: Entry,
+        state: MllmState,
+        original: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Call the model's own method, and know meanwhile that it is running."""
+        before, state.running = state.running, entry
+        try:
+            return original(*args, **kwargs)
+        finally:
+            state.running = before
 
 
 @contextmanager

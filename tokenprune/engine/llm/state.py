@@ -15,7 +15,7 @@ from tokenprune.engine.llm.cut import Rows, moved
 from tokenprune.engine.llm.flow import Flow
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.prompt import Prompt
-from tokenprune.interface.calls import LayerCall, PromptCall
+from tokenprune.interface.calls import Entry, LayerCall, PromptCall
 from tokenprune.interface.specs import MllmSpec
 
 Read = Callable[[], tuple[Rows, Rows]]
@@ -134,6 +134,8 @@ class MllmState:
         left: what is left in the layer that is running.
         counted: what was counted.
         flow: the forward of the LLM that is running.
+        running: which method of the model is, the innermost one; None where there is none.
+        made: the arguments that `generate` made of its first forward.
         prepared: whether `generate` makes the arguments of forwards.
         padding: the padding mask that it makes them of.
         makes_cache: whether `generate` makes the cache, since it was given none.
@@ -161,6 +163,8 @@ class MllmState:
     left: Left = field(default_factory=Left)
     counted: Counted = field(default_factory=Counted)
     flow: Flow | None = None
+    running: Entry | None = None
+    made: PromptCall = field(default_factory=PromptCall)
     prepared: bool = False
     padding: Any = None
     makes_cache: bool = False
