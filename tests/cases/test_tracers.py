@@ -12,8 +12,9 @@ from torch import Tensor, fx
 
 import tokenprune
 from tests import models
+from tests.mllm.calls import SHORT, inputs, logits
 from tests.mllm.plans import plan, tome
-from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors import NotMeasuredError, UnsupportedCallError
 
 X, OTHER = models.pixels(), models.pixels(seed=5)
 TOME = plan(tome())
@@ -26,13 +27,29 @@ def states(output: Any) -> Tensor:
 
 @pytest.mark.parametrize("family", ["clip_vision", "timm_vit"])
 @torch.no_grad()
-def test_export_records_the_plan(family: str) -> None:
-    model = getattr(models, family)()
+def test_export_records_the_plan_for_batches_of_any_size(family: str) -> None:
+    model = Calling(getattr(models, family)())
+    open_sizes = {"x": {0: torch.export.Dim("batch", min=2, max=8)}}
+    pictures = (X, OTHER, models.pixels(3, seed=6))
+    with tokenprune.attach(model.inside, TOME) as handle:
+        graph = torch.export.export(model, (X,), strict=False, dynamic_shapes=open_sizes)
+        with pytest.raises(NotMeasuredError):
+            _ = handle.trace
+        assert not handle.meter.calls
+        expected = [states(model(some)) for some in pictures]
+    recorded: Any = graph.module()
+    for some, wanted in zip(pictures, expected, strict=True):
+        torch.testing.assert_close(states(recorded(some)), wanted)
+
+
+@torch.no_grad()
+def test_a_multimodal_llm_is_not_exported_with_a_plan() -> None:
+    model, call = models.llava_clip(), inputs(SHORT)
     with tokenprune.attach(model, TOME):
-        recorded: Any = torch.export.export(model, (X,), strict=False).module()
-        expected = [states(model(pictures)) for pictures in (X, OTHER)]
-    for pictures, wanted in zip((X, OTHER), expected, strict=True):
-        torch.testing.assert_close(states(recorded(pictures)), wanted)
+        wanted = logits(model, call)
+        with pytest.raises(UnsupportedCallError, match=r"torch\.export, Llava.*vision tower"):
+            torch.export.export(model, (), {**call, "use_cache": False}, strict=False)
+        assert torch.equal(logits(model, call), wanted)
 
 
 def traced(model: Any) -> object:

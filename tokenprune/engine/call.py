@@ -170,7 +170,7 @@ def calling(owner: Owner, *, apart: bool = False, tower: bool = False) -> Iterat
         with compiled(owner, None) as state:
             yield state
         return
-    if capturing():
+    if capturing() or torch.compiler.is_exporting():
         with _recorded(owner) as state:
             yield state
         return
@@ -240,10 +240,10 @@ def compiled(owner: Owner, around: CallState | None) -> Iterator[CallState]:
 
 @contextmanager
 def _recorded(owner: Owner) -> Iterator[CallState]:
-    """A call that a CUDA graph records: replays run its kernels alone, so nothing is measured.
+    """A call that a CUDA graph or `torch.export` records: nothing is measured when it is replayed.
 
     Reading a value or a clock would break the recording, and a trace would hold tensors that every
-    replay writes anew.
+    replay writes anew; counts would fix a size that is left open.
     """
     state = CallState(owner, owner.plan, UNMEASURED, UNCHECKED, _active.get(), UNRECORDED)
     with _running(owner, state):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import torch
-from torch import fx
-from torch.compiler import is_compiling
+from torch import fx, nn
+from torch.compiler import is_compiling, is_exporting
 
 from tokenprune.errors import UnsupportedCallError
 
@@ -27,6 +27,25 @@ def may_compile() -> bool:
 def capturing() -> bool:
     """Whether a CUDA graph records what this thread's stream is given, instead of running it."""
     return _cuda.is_initialized() and bool(_cuda.is_current_stream_capturing())
+
+
+def refuse_export(model: nn.Module) -> None:
+    """Refuse to export a multimodal LLM with a plan.
+
+    Args:
+        model: the multimodal LLM.
+
+    Raises:
+        UnsupportedCallError: `torch.export` is recording it.
+    """
+    if is_exporting():
+        raise UnsupportedCallError(
+            "which places of the prompt are visual is read of its token ids, and a graph that is "
+            "exported knows no values.",
+            where=f"torch.export, {type(model).__name__}",
+            remedy="Export its vision tower, which records what the plan does there, or detach the "
+            "plan.",
+        )
 
 
 def refuse_tracing() -> None:

@@ -40,6 +40,7 @@ from tokenprune.engine.recomputing import refuse_around
 from tokenprune.engine.stages import behind_dynamic
 from tokenprune.engine.standing import Standing
 from tokenprune.engine.steps import in_steps
+from tokenprune.engine.tracers import refuse_export
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import Entry, PromptCall
@@ -101,6 +102,7 @@ class MllmRunner:
 
     def _require(self) -> None:
         """Refuse a call of a model whose parts aren't those that the plan was attached to."""
+        refuse_export(self.owner.model)
         self.standing.require()
         self.owner.heads.require(self.owner.model)
 
