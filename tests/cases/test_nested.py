@@ -215,3 +215,16 @@ def test_a_context_that_was_copied_inside_of_a_call_is_no_part_of_it(when: str) 
     assert len(found) == len(copies) * (1 if when == "meanwhile" else 2)
     for answer in found:
         torch.testing.assert_close(answer, alone)
+
+
+def test_generation_does_not_read_its_prompt_to_know_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A GPU would be waited for."""
+    model: Any = models.llava_clip()
+    with tokenprune.attach(model, COMBINATIONS["pre_llm"]):
+        expected = generated(model)
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "equal", None)
+            again = generated(model)
+    assert torch.equal(again, expected)
