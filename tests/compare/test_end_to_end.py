@@ -221,6 +221,7 @@ def test_halves_of_the_pictures_differ(vit: LoadedModel, pictures: Path) -> None
         )
     ]
     assert [half.task["samples"] for half in halves] == [3, 3]
+    assert halves[0].task["sha256"] != halves[1].task["sha256"]
     assert [row.keep for half in halves for row in half.results] == ["50", "60", "40"]
     assert {row.name for half in halves for row in half.results} == {"mine"}
 

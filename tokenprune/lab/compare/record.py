@@ -26,7 +26,7 @@ class Comparison:
         created: when it ended, UTC, ISO 8601.
         elapsed: seconds that the run took which ended it, loading included.
         model: name, weights, SHA-256, parameters, device and dtype.
-        task: where the samples come from and how many there are.
+        task: where the samples come from, their SHA-256, and how many there are.
         settings: batch size, seed and the like.
         environment: versions, processor, threads.
         dense: the model alone.

@@ -21,6 +21,7 @@ from tokenprune.lab.compare.retention import Retention
 from tokenprune.lab.compare.settings import Settings
 from tokenprune.lab.compare.source import Source
 from tokenprune.lab.data.checking import check_samples
+from tokenprune.lab.data.opening import revision
 from tokenprune.lab.judge.judge import Judge, baselines
 from tokenprune.lab.judge.measured import runs_of, samples_of
 from tokenprune.lab.judge.result import BASELINE, PlanRun, Result
@@ -86,7 +87,7 @@ def compare(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         elapsed=round(time.perf_counter() - start, 1),
         model=_model(loaded, source.options, kept),
-        task=source.about(loaded) | _counted(task, measured),
+        task=source.about(loaded) | _counted(task, measured, kept),
         settings=_settings(source) | {"others": _others(loaded, settings)},
         environment=describe_environment(),
         dense=dense,
@@ -188,12 +189,18 @@ def _model(loaded: LoadedModel, options: LoadOptions, kept: Kept | None) -> dict
     }
 
 
-def _counted(task: Task, measured: Measurement) -> dict[str, Any]:
-    """How many samples the numbers are over, and which were left out, with the reasons."""
+def _counted(task: Task, measured: Measurement, kept: Kept | None) -> dict[str, Any]:
+    """How many samples the numbers are over, and which were left out, with the reasons.
+
+    The SHA-256 is of all that were asked, with their pictures: of equal ones, records can be put
+    side by side.
+    """
+    data = revision(task.questions, task.choices) if kept is None else kept.facts["data"]
     asked = task.only(measured.numbers).questions
     images = len({question.image_id for question in asked})
     lost = [*measured.lost.values()]
-    return {"samples": len(asked), "images": images, **({"lost": lost} if lost else {})}
+    counted = {"sha256": data, "samples": len(asked), "images": images}
+    return counted | ({"lost": lost} if lost else {})
 
 
 def _others(loaded: LoadedModel, settings: Settings) -> int:
