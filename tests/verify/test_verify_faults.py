@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -143,7 +144,10 @@ def stale_state(patch: pytest.MonkeyPatch) -> None:
             self.kept = kept
 
         def get(self) -> Any:
-            return self.kept.get()
+            state = self.kept.get()
+            if state is not None:
+                state.thread = threading.get_ident()
+            return state
 
         def set(self, value: Any) -> Any:
             return self.kept.set(value)

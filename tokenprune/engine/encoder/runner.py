@@ -107,7 +107,6 @@ class EncoderRunner(ABC):
             nested = True  # a hook of somebody's on a block
         refuse_around(self.spec.entry, "encoder")
         if not torch.compiler.is_dynamo_compiling():  # it hands neither, and guards what it reads
-            self.owner.heads.require(self.owner.model)
             refuse_symbols((*args, *kwargs.values()))
             alone = self.around.alone
             if self.layout.stages and (alone or running is None):
@@ -118,6 +117,8 @@ class EncoderRunner(ABC):
 
     def _pass(self, call: CallState, given: EntryCall) -> Any:
         """A pass through the encoder inside of a call that is running."""
+        if not call.compiled:  # a graph would guard every weight for it
+            self.owner.heads.require(self.owner.model)
         self._open(call, given)
         call.put(demand(call, self.adapter, type(self.spec.entry).__name__, given))
         try:
