@@ -4,6 +4,8 @@ import os
 
 # pytest runs two workers; threads of their own would only get into each other's way
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Dynamo would collect garbage behind every graph; it is collected as anywhere, see below
+os.environ.setdefault("TORCH_DYNAMO_RUN_GC_AFTER_COMPILE", "0")
 
 import gc
 from collections.abc import Callable, Iterator
