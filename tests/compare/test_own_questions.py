@@ -43,6 +43,7 @@ def test_compare_asks_the_questions_of_a_table(folder: Path, llava_folder: Path)
     assert code == 0, said
     record = json.loads(out.read_text())
     about = {"name": "questions of asked.csv", "data": "asked.csv", "samples": 2, "images": 2}
+    assert len(record["task"].pop("sha256")) == 64
     assert record["task"] == about
     assert record["settings"]["task"] == "asked.csv"
     assert set(record["dense"]["by_type"]) == {"shape", "count"}
