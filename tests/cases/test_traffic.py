@@ -25,6 +25,7 @@ from tokenprune.interface.trace import Trace
 
 PRE_LLM = {"stages": [{"at": "pre_llm", "strategy": "random", "keep": 4}]}
 DECODER = {"stages": [{"at": "decoder", "layer": 1, "strategy": "random", "keep": 4}]}
+READING = {"stages": [{"at": "decoder", "layer": 1, "strategy": "fastv", "keep": 4}]}
 ENCODER = {"stages": [{"at": "encoder", "strategy": "tome", "keep": 20}]}
 
 
@@ -327,18 +328,19 @@ def test_two_handles_have_their_own_traces() -> None:
 
 
 @pytest.mark.parametrize("called", [True, False])
-def test_a_handle_does_not_keep_its_model(called: bool) -> None:
+@pytest.mark.parametrize("plan", [ENCODER, PRE_LLM, DECODER, READING])
+def test_a_handle_does_not_keep_its_model(plan: dict[str, Any], called: bool) -> None:
     model = llava_clip()
-    handle = attach(model, DECODER)
+    handle = attach(model, plan)
     if called:
         logits(model)
     assert handle.model is model
     handle.detach()
     assert handle.model is model
-    gone = weakref.ref(model)
+    gone = [weakref.ref(one) for one in (model, *model.parameters())]
     del model
     gc.collect()
-    assert gone() is None
+    assert not any(one() is not None for one in gone)
     handle.report()
     assert len(handle.trace.images) == called
     with pytest.raises(UnsupportedCallError, match="is gone"):

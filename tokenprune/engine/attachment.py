@@ -266,6 +266,7 @@ class Attachment:
             self.recordings.pop().end()
         while self._claimed:
             ATTACHED.pop(self._claimed.pop(), None)
+        self.heads.forget()
         self._model = None
 
     def require_attached(self) -> None:

@@ -71,6 +71,10 @@ class WholeHeads:
                     remedy="Detach the plan, or use a strategy that reads no attention there.",
                 )
 
+    def forget(self) -> None:
+        """Keep no weights any more, of a model that may go."""
+        self._read.clear()
+
 
 _Weights = Iterable[dict[str, Any]]
 """The parameters of modules, as the modules have them now."""

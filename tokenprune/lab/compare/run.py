@@ -66,10 +66,7 @@ def compare(
     loaded = load_model(source.model, source.options) if loaded is None else loaded
     task = source.task(loaded)
     check_samples(task.questions, settings.check)
-    entries, left_out = build_entries(loaded, settings, task.questions[0])
-    if settings.match in ("flops", "time"):
-        entries, unequal = equal_cost(task, entries, settings.match, host().strategies)
-        left_out = [*left_out, *unequal]
+    entries, left_out = _entries(loaded, settings, task)
     told = _Passes(progress)
     retention = Retention.of(task, settings, loaded)
     if retention is not None and say is not None:
@@ -98,6 +95,15 @@ def compare(
         resumed={"batches": whole.resumed, "of": whole.batches} if whole.resumed else {},
         journals=[] if kept is None else kept.paths,
     )
+
+
+def _entries(loaded: LoadedModel, settings: Settings, task: Task) -> tuple[list[Entry], list[str]]:
+    """What is compared, at equal costs where these are asked for, and what is left out and why."""
+    entries, left_out = build_entries(loaded, settings, task.questions[0])
+    if settings.match in ("flops", "time"):
+        entries, unequal = equal_cost(task, entries, settings.match, host().strategies)
+        left_out = [*left_out, *unequal]
+    return entries, left_out
 
 
 def _kept(
